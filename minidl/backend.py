@@ -1,0 +1,201 @@
+"""Which library holds an array, how arrays change devices, and where random numbers come from.
+
+The array decides: a NumPy array computes on the CPU, a CuPy array on the GPU, and everything above
+this file asks `of(array).xp` for the module to compute with. This is the only file that imports
+CuPy, and it does so only when a user asks for a GPU.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+# A NumPy array, or a CuPy array, which has the same methods and passes for one in type checks.
+Array: TypeAlias = NDArray[Any]
+
+INSTALL_CUPY = 'pip install "minidl[cuda12]" (or "minidl[cuda13]")'
+
+
+class DeviceError(RuntimeError):
+    """A device that this machine cannot offer was asked for, or two devices met in an operation."""
+
+
+class Backend:
+    """One array library: its name as a device, its module and the type of its arrays."""
+
+    def __init__(self, device: str, xp: Any) -> None:
+        self.device = device
+        self.xp = xp
+        self.array_type: type = xp.ndarray
+
+    def asarray(self, array: Array) -> Array:
+        """Bring an array here from any device; one that is here already is returned as it is."""
+        if isinstance(array, self.array_type):
+            return array
+        return np.asarray(of(array).to_host(array))
+
+    def to_host(self, array: Array) -> Array:
+        """The array as a NumPy array, copied only if it lives on another device."""
+        return array
+
+    def random_stream(self, seed: np.random.SeedSequence) -> Any:
+        """A random generator of this library."""
+        return np.random.Generator(np.random.SFC64(seed))
+
+    def random_bits(self, stream: Any, count: int) -> Array:
+        """Draw `count` random 16-bit unsigned integers."""
+        # Raw bytes cost half of what random floats cost, and dropout needs no more than 16 bits.
+        return np.frombuffer(stream.bytes(2 * count), dtype=np.uint16)
+
+
+class CupyBackend(Backend):
+    """The GPU, through CuPy."""
+
+    def asarray(self, array: Array) -> Array:
+        """Bring an array here from any device; one that is here already is returned as it is."""
+        return self.xp.asarray(array)
+
+    def to_host(self, array: Array) -> Array:
+        """A copy of the array as a NumPy array."""
+        return self.xp.asnumpy(array)
+
+    def random_stream(self, seed: np.random.SeedSequence) -> Any:
+        """A random generator of CuPy."""
+        number = int(seed.generate_state(1, np.uint64)[0])
+        return self.xp.random.Generator(self.xp.random.XORWOW(number))
+
+    def random_bits(self, stream: Any, count: int) -> Array:
+        """Draw `count` random 16-bit unsigned integers."""
+        return stream.integers(0, 1 << 16, size=count, dtype=np.uint16)
+
+
+CPU = Backend("cpu", np)
+_by_array_type: dict[type, Backend] = {np.ndarray: CPU}
+
+
+def _gpu() -> Backend:
+    """The GPU's backend, made at the first call. Raises DeviceError where no GPU is usable."""
+    for backend in _by_array_type.values():
+        if backend.device == "gpu":
+            return backend
+    try:
+        import cupy
+    except ImportError as error:
+        raise DeviceError(
+            f"device 'gpu' needs CuPy, which is not installed here: {INSTALL_CUPY}."
+        ) from error
+    if not cupy.cuda.is_available():
+        raise DeviceError(
+            f"device 'gpu': CuPy {cupy.__version__} is installed, but it finds no NVIDIA driver or "
+            "no GPU; install the driver (nvidia-smi must list a card) or use device 'cpu'."
+        )
+    backend = CupyBackend("gpu", cupy)
+    _by_array_type[cupy.ndarray] = backend
+    return backend
+
+
+def of(array: Array) -> Backend:
+    """The backend whose array this is. Raises TypeError for anything that is not an array."""
+    backend = _by_array_type.get(type(array))
+    if backend is not None:
+        return backend
+    for array_type, known in _by_array_type.items():  # a subclass, such as numpy.memmap
+        if isinstance(array, array_type):
+            return known
+    if (
+        type(array).__module__.partition(".")[0] == "cupy"
+    ):  # made by the user, before any .to("gpu")
+        return _gpu()
+    raise TypeError(f"expected a NumPy or CuPy array, got {type(array).__name__}")
+
+
+def shared_by(*arrays: Array) -> Backend:
+    """The one backend that holds all arrays. Raises DeviceError, naming both, if there are two."""
+    first = of(arrays[0])
+    for array in arrays[1:]:
+        other = of(array)
+        if other is not first:
+            raise DeviceError(
+                f"arrays on two devices met: {first.device!r} (shape {arrays[0].shape}) and "
+                f"{other.device!r} (shape {array.shape}); move one of them with .to(device)."
+            )
+    return first
+
+
+def named(device: str) -> Backend:
+    """The backend of a device name; names and errors as in `find_device`."""
+    if device == "cpu":
+        return CPU
+    if device == "gpu":
+        return _gpu()
+    if device == "auto":
+        try:
+            return _gpu()
+        except DeviceError:
+            return CPU
+    raise ValueError(f"device must be 'cpu', 'gpu' or 'auto', got {device!r}")
+
+
+def find_device(device: str = "auto") -> str:
+    """The device that a name stands for on this machine: "cpu" or "gpu".
+
+    Args:
+        device: "cpu", "gpu", or "auto" for a GPU where one is usable.
+
+    Raises:
+        ValueError: if the name is none of the three.
+        DeviceError: if "gpu" is asked for and CuPy, the driver or the card is missing.
+    """
+    return named(device).device
+
+
+class Generator:
+    """A seeded source of random numbers, with a stream for each device.
+
+    Args:
+        seed: any non-negative integer, or None for a seed drawn from the operating system.
+
+    Two generators with one seed give the same numbers in the same order on the same device.
+    """
+
+    def __init__(self, seed: int | None = None) -> None:
+        self._lock = threading.Lock()
+        self.seed(seed)
+
+    def seed(self, seed: int | None = None) -> None:
+        """Start again from a seed. Raises ValueError for a negative one."""
+        if seed is not None and seed < 0:
+            raise ValueError(f"a seed must be a non-negative integer, got {seed}")
+        self._sequence = np.random.SeedSequence(seed)
+        self._streams: dict[str, Any] = {}
+
+    def on(self, backend: Backend) -> Any:
+        """The stream for one device, in that library's own generator type."""
+        if backend.device not in self._streams:
+            self._streams[backend.device] = backend.random_stream(self._sequence)
+        return self._streams[backend.device]
+
+    @property
+    def host(self) -> np.random.Generator:
+        """The NumPy stream: initial weights and the order of batches come from here."""
+        stream: np.random.Generator = self.on(CPU)
+        return stream
+
+    def random_bits(self, backend: Backend, count: int) -> Array:
+        """Draw `count` 16-bit unsigned integers on a device. Safe to call from several threads."""
+        with self._lock:
+            return backend.random_bits(self.on(backend), count)
+
+
+default_generator = Generator()
+
+
+def seed(n: int) -> None:
+    """Seed the default generator, which draws initial weights, dropout masks and batch orders.
+
+    Raises ValueError for a negative seed.
+    """
+    default_generator.seed(n)

@@ -1,0 +1,132 @@
+"""How a window slides over an image: the geometry that convolution and pooling share.
+
+Everything here counts pixels along height and width; batch and channels do not appear.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple, TypeAlias
+
+from minidl.backend import Array, of
+
+Pair: TypeAlias = tuple[int, int]
+Sides: TypeAlias = tuple[Pair, Pair]  # ((top, bottom), (left, right))
+Padding: TypeAlias = str | int | Sequence[int] | Sequence[Sequence[int]]
+
+
+class Window(NamedTuple):
+    """A window of `size` taps, `dilation` pixels apart, moved by `strides` over a padded image."""
+
+    size: Pair
+    strides: Pair = (1, 1)
+    padding: Sides = ((0, 0), (0, 0))
+    dilation: Pair = (1, 1)
+
+    @property
+    def extent(self) -> Pair:
+        """Pixels from the first tap of the window to its last, along height and width."""
+        return (self.size[0] - 1) * self.dilation[0], (self.size[1] - 1) * self.dilation[1]
+
+    def positions(self, image: Pair) -> Pair:
+        """How many places the window takes on an image, (OH, OW); below one if it does not fit."""
+        (top, bottom), (left, right) = self.padding
+        height = image[0] + top + bottom - self.extent[0] - 1
+        width = image[1] + left + right - self.extent[1] - 1
+        return height // self.strides[0] + 1, width // self.strides[1] + 1
+
+    def tap(self, padded: Array, row: int, column: int, places: Pair) -> Array:
+        """What one tap sees from every place: a view (N, OH, OW, C) of a padded batch."""
+        top, left = row * self.dilation[0], column * self.dilation[1]
+        bottom = top + self.strides[0] * (places[0] - 1) + 1
+        right = left + self.strides[1] * (places[1] - 1) + 1
+        return padded[:, top : bottom : self.strides[0], left : right : self.strides[1]]
+
+    def patches(self, padded: Array, places: Pair) -> Array:
+        """What the window sees from every place: a view (N, OH, OW, KH, KW, C), nothing copied."""
+        batch, height, width, channel = padded.strides
+        return of(padded).xp.lib.stride_tricks.as_strided(
+            padded,
+            shape=(len(padded), *places, *self.size, padded.shape[3]),
+            strides=(
+                batch,
+                height * self.strides[0],
+                width * self.strides[1],
+                height * self.dilation[0],
+                width * self.dilation[1],
+                channel,
+            ),
+        )
+
+
+def pair(value: int | Sequence[int], name: str, least: int = 1) -> Pair:
+    """One number for both directions, or one for each.
+
+    Raises ValueError, naming the argument, unless the result is two integers of at least `least`.
+    """
+    numbers = (value, value) if isinstance(value, int) else tuple(value)
+    if len(numbers) != 2 or any(not isinstance(n, int) or n < least for n in numbers):
+        raise ValueError(f"{name} must be an integer >= {least} or two of them, got {value!r}")
+    return numbers[0], numbers[1]
+
+
+def same_padding(image: Pair, size: Pair, strides: Pair, dilation: Pair) -> Sides:
+    """Zeros on each side for an output of ceil(image / strides), placed as Keras does.
+
+    Where the number is odd, the extra row or column goes to the bottom and to the right.
+    """
+    sides = []
+    for pixels, taps, stride, gap in zip(image, size, strides, dilation, strict=True):
+        places = -(-pixels // stride)
+        total = max((places - 1) * stride + (taps - 1) * gap + 1 - pixels, 0)
+        sides.append((total // 2, total - total // 2))
+    return sides[0], sides[1]
+
+
+def check_padding(padding: Padding) -> str | Sides:
+    """Bring a padding argument into one form: "valid", "same", or ((top, bottom), (left, right)).
+
+    Accepts those, one integer for all four sides, or (rows, columns) for top and bottom, and left
+    and right. Raises ValueError for anything else.
+    """
+    if padding in ("valid", "same"):
+        return str(padding)
+    try:
+        if isinstance(padding, str):
+            raise ValueError
+        if isinstance(padding, int):
+            rows, columns = pair(padding, "", 0)
+            return (rows, rows), (columns, columns)
+        vertical, horizontal = padding
+        return pair(vertical, "", 0), pair(horizontal, "", 0)
+    except (TypeError, ValueError):
+        raise ValueError(
+            'padding must be "valid", "same", an integer >= 0, (rows, columns) or '
+            f"((top, bottom), (left, right)), got {padding!r}"
+        ) from None
+
+
+def place_window(
+    image: Pair, size: Pair, strides: Pair, padding: str | Sides, dilation: Pair = (1, 1)
+) -> Window:
+    """The window for images of one size, its padding turned into numbers.
+
+    Raises ValueError if the window does not fit on the padded image even once.
+    """
+    if padding == "same":
+        sides = same_padding(image, size, strides, dilation)
+    elif padding == "valid":
+        sides = (0, 0), (0, 0)
+    else:
+        assert not isinstance(padding, str)  # noqa: S101  check_padding left nothing else
+        sides = padding
+    window = Window(size, strides, sides, dilation)
+    if min(window.positions(image)) < 1:
+        rows, columns = window.extent[0] + 1, window.extent[1] + 1
+        (top, bottom), (left, right) = sides
+        raise ValueError(
+            f"a window that spans {rows}x{columns} pixels does not fit on images of "
+            f"{image[0]}x{image[1]} padded to {image[0] + top + bottom}x{image[1] + left + right}; "
+            'use a smaller window or padding="same"'
+        )
+    return window

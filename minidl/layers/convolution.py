@@ -1,0 +1,90 @@
+"""The convolutional layer."""
+
+from __future__ import annotations
+
+from minidl.init import Initializer
+from minidl.kernels.window import Padding, Pair, check_padding, pair
+from minidl.layers.activation import Function, activation_function
+from minidl.layers.module import Layer, Parameter, new_parameter
+from minidl.ops import images
+from minidl.tensor import Tensor
+
+
+class Conv2D(Layer):
+    """activation(x convolved with weight + bias): (N, H, W, C_in) to (N, OH, OW, filters).
+
+    Args:
+        filters: number of output channels.
+        kernel_size: height and width of the filters, one number or a pair.
+        strides: pixels between places of the filter, one number or a pair.
+        padding: "valid", "same" as Keras pads, or zeros for each side: an integer, (rows, columns)
+            or ((top, bottom), (left, right)).
+        dilation: pixels between taps of the filter, one number or a pair.
+        activation: a name such as "relu", a function of a tensor, or None.
+        use_bias: whether to add a bias.
+        kernel_initializer: how the weight (KH, KW, C_in, filters) starts; Keras's default.
+        bias_initializer: how the bias (filters,) starts; "pytorch" for both is PyTorch's default.
+        name: see `Layer`.
+
+    Raises:
+        ValueError: if an argument is out of range, or an input does not fit.
+    """
+
+    weight: Parameter
+    bias: Parameter | None = None
+
+    def __init__(
+        self,
+        filters: int,
+        kernel_size: int | Pair,
+        strides: int | Pair = 1,
+        padding: Padding = "valid",
+        dilation: int | Pair = 1,
+        activation: str | Function | None = None,
+        use_bias: bool = True,
+        *,
+        kernel_initializer: str | Initializer = "glorot_uniform",
+        bias_initializer: str | Initializer = "zeros",
+        name: str | None = None,
+    ) -> None:
+        super().__init__(name)
+        if filters < 1:
+            raise ValueError(f"Conv2D expects at least one filter, got {filters}")
+        self.filters = filters
+        self.kernel_size = pair(kernel_size, "kernel_size")
+        self.strides = pair(strides, "strides")
+        self.padding = check_padding(padding)
+        self.dilation = pair(dilation, "dilation")
+        self.activation = activation_function(activation)
+        self.use_bias = use_bias
+        self.kernel_initializer = kernel_initializer
+        self.bias_initializer = bias_initializer
+
+    def build(self, x: Tensor) -> None:
+        """Make weight (KH, KW, C_in, filters) and bias (filters,)."""
+        _check_images(x)
+        taps = self.kernel_size[0] * self.kernel_size[1]
+        fans = taps * x.shape[3], taps * self.filters
+        shape = (*self.kernel_size, x.shape[3], self.filters)
+        self.weight = new_parameter(self.kernel_initializer, shape, *fans, like=x)
+        if self.use_bias:
+            self.bias = new_parameter(self.bias_initializer, (self.filters,), *fans, like=x)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The output (N, OH, OW, filters)."""
+        _check_images(x)
+        channels = self.weight.shape[2]
+        if x.shape[3] != channels:
+            raise ValueError(f"expects images (N, H, W, {channels}), got {x.shape}")
+        out = images.conv2d(x, self.weight, self.bias, self.strides, self.padding, self.dilation)
+        return self.activation(out) if self.activation else out
+
+
+def _check_images(x: Tensor) -> None:
+    if x.ndim == 3:
+        raise ValueError(
+            f"expects images (N, H, W, C), got {x.shape}; grey images need a channel axis: "
+            "x[..., None]"
+        )
+    if x.ndim != 4:
+        raise ValueError(f"expects images (N, H, W, C), got {x.shape}")

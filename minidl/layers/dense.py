@@ -1,0 +1,64 @@
+"""The fully connected layer."""
+
+from __future__ import annotations
+
+from minidl.init import Initializer
+from minidl.layers.activation import Function, activation_function
+from minidl.layers.module import Layer, Parameter, new_parameter
+from minidl.ops import products
+from minidl.tensor import Tensor
+
+
+class Dense(Layer):
+    """activation(x @ weight + bias) on the last axis: (..., in) to (..., units).
+
+    Args:
+        units: number of outputs.
+        activation: a name such as "relu", a function of a tensor, or None.
+        use_bias: whether to add a bias.
+        kernel_initializer: how the weight (in, units) starts; Keras's default.
+        bias_initializer: how the bias (units,) starts; "pytorch" for both gives PyTorch's default.
+        name: see `Layer`.
+
+    Raises:
+        ValueError: if units is not positive, or the input's last axis changes.
+    """
+
+    weight: Parameter
+    bias: Parameter | None = None
+
+    def __init__(
+        self,
+        units: int,
+        activation: str | Function | None = None,
+        use_bias: bool = True,
+        *,
+        kernel_initializer: str | Initializer = "glorot_uniform",
+        bias_initializer: str | Initializer = "zeros",
+        name: str | None = None,
+    ) -> None:
+        super().__init__(name)
+        if units < 1:
+            raise ValueError(f"Dense expects at least one unit, got {units}")
+        self.units = units
+        self.activation = activation_function(activation)
+        self.use_bias = use_bias
+        self.kernel_initializer = kernel_initializer
+        self.bias_initializer = bias_initializer
+
+    def build(self, x: Tensor) -> None:
+        """Make weight (in, units) and bias (units,)."""
+        if x.ndim < 1:
+            raise ValueError("expects input (..., in), got a single number")
+        fans = x.shape[-1], self.units
+        self.weight = new_parameter(self.kernel_initializer, fans, *fans, like=x)
+        if self.use_bias:
+            self.bias = new_parameter(self.bias_initializer, (self.units,), *fans, like=x)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The output (..., units)."""
+        inputs = len(self.weight)
+        if x.ndim < 1 or x.shape[-1] != inputs:
+            raise ValueError(f"expects input (..., {inputs}), got {x.shape}")
+        out = products.dense(x, self.weight, self.bias)
+        return self.activation(out) if self.activation else out

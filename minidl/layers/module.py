@@ -1,0 +1,281 @@
+"""`Module`, which finds parameters in its attributes, and `Layer`, which makes them when it can.
+
+A module is any class with a `forward`. Parameters, buffers and modules are found by looking through
+its attributes, and through lists, tuples and dicts in them, each time they are asked for: nothing
+is registered, and nothing can be forgotten.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import DTypeLike
+
+from minidl import backend
+from minidl.backend import Array, DeviceError
+from minidl.init import Initializer, initializer
+from minidl.ops.operands import tensor
+from minidl.tensor import Tensor, TensorLike
+
+
+class Parameter(Tensor):
+    """A tensor that training changes. Assigned to an attribute of a module, it is found there."""
+
+    __slots__ = ()
+
+    def __init__(self, array: Any) -> None:
+        super().__init__(array, requires_grad=True)
+
+
+class Buffer(Tensor):
+    """A tensor that belongs to a module's state but not to its training, such as a running mean."""
+
+    __slots__ = ()
+
+
+class Module:
+    """Something with parameters that turns tensors into tensors.
+
+    Write a subclass, assign parameters and other modules to attributes in `__init__`, and compute
+    the output in `forward`.
+
+    Attributes:
+        training: whether dropout drops and batch normalisation uses the batch; see `train`, `eval`.
+        name: how errors and tables call it.
+        output_shape: shape of the last output with None for the batch; None before the first.
+    """
+
+    training: bool = True
+    name: str | None = None
+    output_shape: tuple[int | None, ...] | None = None
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Compute the output with `forward`."""
+        out = self.forward(*args, **kwargs)
+        if isinstance(out, Tensor):
+            self.output_shape = (None, *out.shape[1:])
+        return out
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """Compute the output; a subclass says how."""
+        raise NotImplementedError(f"{type(self).__name__} defines no forward()")
+
+    # What it is made of
+
+    def members(self) -> Iterator[tuple[str, Tensor | Module]]:
+        """The parameters, buffers and modules in its attributes, with their names, not theirs."""
+        for name, value in vars(self).items():
+            yield from _found(name, value)
+
+    def modules(self) -> Iterator[Module]:
+        """This module and all modules inside it, each once."""
+        seen: set[int] = set()
+        stack: list[Module] = [self]
+        while stack:
+            module = stack.pop()
+            if id(module) not in seen:
+                seen.add(id(module))
+                yield module
+                inside = [member for _, member in module.members() if isinstance(member, Module)]
+                stack.extend(reversed(inside))
+
+    def named_parameters(self) -> Iterator[tuple[str, Parameter]]:
+        """All parameters with their dotted names, each once.
+
+        Raises RuntimeError if a layer inside has none yet because its input is unknown.
+        """
+        return ((name, t) for name, t in self._named_tensors() if isinstance(t, Parameter))
+
+    def named_buffers(self) -> Iterator[tuple[str, Buffer]]:
+        """All buffers with their dotted names, each once."""
+        return ((name, t) for name, t in self._named_tensors() if isinstance(t, Buffer))
+
+    def parameters(self) -> list[Parameter]:
+        """All parameters, each once. Raises RuntimeError as `named_parameters`."""
+        return [parameter for _, parameter in self.named_parameters()]
+
+    def _named_tensors(self) -> Iterator[tuple[str, Tensor]]:
+        seen: set[int] = set()
+        stack: list[tuple[str, Tensor | Module]] = [("", self)]
+        while stack:
+            name, member = stack.pop()
+            if id(member) in seen:
+                continue
+            seen.add(id(member))
+            if isinstance(member, Tensor):
+                yield name, member
+                continue
+            member._check_built()
+            prefix = f"{name}." if name else ""
+            inside = [(prefix + own, found) for own, found in member.members()]
+            stack.extend(reversed(inside))
+
+    def _check_built(self) -> None:
+        """Raise RuntimeError if parameters are still to be made."""
+
+    # Its state
+
+    def state_dict(self) -> dict[str, Array]:
+        """A copy of every parameter and buffer as a NumPy array, by dotted name."""
+        return {
+            name: np.array(backend.of(t.data).to_host(t.data)) for name, t in self._named_tensors()
+        }
+
+    def load_state_dict(self, state: Mapping[str, Array]) -> None:
+        """Copy values in from a `state_dict`. Nothing changes unless everything fits.
+
+        Raises:
+            ValueError: naming every entry that is missing, unknown or of another shape.
+        """
+        own = dict(self._named_tensors())
+        wrong = [f"missing {name!r}" for name in own if name not in state]
+        wrong += [f"unknown {name!r}" for name in state if name not in own]
+        wrong += [
+            f"{name!r} expects shape {t.shape}, got {np.shape(state[name])}"
+            for name, t in own.items()
+            if name in state and np.shape(state[name]) != t.shape
+        ]
+        if wrong:
+            raise ValueError(f"state does not fit {self.label}: {'; '.join(wrong)}")
+        for name, t in own.items():
+            here = backend.of(t.data)
+            t.data[...] = here.asarray(np.asarray(state[name], dtype=t.dtype))
+
+    # Its mode and place
+
+    def train(self, mode: bool = True) -> Self:
+        """Switch this module and all inside to training, or with False to evaluation."""
+        for module in self.modules():
+            module.training = mode
+        return self
+
+    def eval(self) -> Self:
+        """Switch to evaluation: dropout passes all, batch norm uses its running statistics."""
+        return self.train(False)
+
+    def to(self, device: str) -> Self:
+        """Move all parameters and buffers to "cpu", "gpu" or "auto"; gradients are let go.
+
+        Raises DeviceError where the device cannot be used.
+        """
+        there = backend.named(device)
+        for _, t in self._named_tensors():
+            t.data = there.asarray(t.data)
+            t.grad = None
+        return self
+
+    def astype(self, dtype: DTypeLike) -> Self:
+        """Convert all parameters and buffers to float32 or float64; gradients are let go."""
+        for _, t in self._named_tensors():
+            t.data = t.data.astype(dtype)
+            t.grad = None
+        return self
+
+    def zero_grad(self) -> None:
+        """Forget all gradients."""
+        for parameter in self.parameters():
+            parameter.grad = None
+
+    # How it shows
+
+    @property
+    def label(self) -> str:
+        """What errors call it: its class, and its name if it has one."""
+        kind = type(self).__name__
+        return f"{kind} {self.name!r}" if self.name else kind
+
+    def summary(self) -> None:
+        """Print the layers with their output shapes and numbers of parameters, and the totals.
+
+        Raises RuntimeError if a layer has not been built yet.
+        """
+        from minidl.layers.summary import print_summary  # rich, only where a table is wanted
+
+        print_summary(self)
+
+
+class Layer(Module):
+    """A module with one input, whose parameters are made when it first sees what comes in.
+
+    A subclass makes its parameters in `build` and computes its output in `forward`. Errors that
+    arise there are given the layer's name.
+
+    Args:
+        name: how errors, tables and weight files call it; Sequential gives one if None.
+    """
+
+    built: bool = False
+
+    def __init__(self, name: str | None = None) -> None:
+        self.name = name
+
+    def build(self, x: Tensor) -> None:
+        """Make the parameters for inputs like x, with `new_parameter`. Nothing by default."""
+
+    def __call__(self, x: TensorLike) -> Tensor:
+        """The output for a batch, made of a tensor or an array."""
+        x = tensor(x)
+        try:
+            self._check_dtype(x)
+            if not self.built:
+                self.build(x)
+                self.built = True
+            out: Tensor = self.forward(x)
+        except (ValueError, TypeError, DeviceError) as error:
+            if type(error) not in (ValueError, TypeError, DeviceError):
+                raise  # a subclass may not be made from a message alone
+            raise type(error)(f"{self.label}: {error}") from error
+        self.output_shape = (None, *out.shape[1:])
+        return out
+
+    def _check_dtype(self, x: Tensor) -> None:
+        own = next((t.dtype for _, t in self.members() if isinstance(t, Parameter)), None)
+        if x.dtype.kind != "f" or (own is not None and own != x.dtype):
+            raise TypeError(
+                f"expects {own or 'float32 or float64'} input, got {x.dtype}; convert it with "
+                f".astype({own or 'numpy.float32'}), or the model with .astype(dtype)"
+            )
+
+    def _check_built(self) -> None:
+        if not self.built and type(self).build is not Layer.build:
+            raise RuntimeError(
+                f"{self.label} has no parameters yet, because the shape of its input is unknown; "
+                "give Sequential an input_shape, or pass one batch through the model first"
+            )
+
+
+def new_parameter(
+    how: str | Initializer, shape: tuple[int, ...], fan_in: int, fan_out: int, like: Tensor
+) -> Parameter:
+    """A parameter with drawn initial values, on the device and in the dtype of a tensor.
+
+    Args:
+        how: the name of an initializer, or one.
+        shape: of the parameter.
+        fan_in: inputs of one unit of the layer's weight.
+        fan_out: outputs of one unit of the layer's weight.
+        like: the layer's input.
+    """
+    draw = initializer(how)
+    values = draw(shape, fan_in, fan_out, backend.default_generator.host)
+    return Parameter(backend.of(like.data).asarray(values.astype(like.dtype)))
+
+
+def snake_case(name: str) -> str:
+    """A class name as the name of a layer: MaxPool to max_pool, Conv2D to conv2d."""
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower()
+
+
+def _found(name: str, value: Any) -> Iterator[tuple[str, Tensor | Module]]:
+    """The parameters, buffers and modules in one attribute."""
+    if isinstance(value, (Parameter, Buffer, Module)):
+        yield name, value
+    elif isinstance(value, (list, tuple)):
+        for i, item in enumerate(value):
+            yield from _found(f"{name}.{i}", item)
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            yield from _found(f"{name}.{key}", item)

@@ -1,0 +1,91 @@
+"""Layers one after another."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+
+from minidl.layers.module import Module, snake_case
+from minidl.ops.operands import tensor
+from minidl.tensor import DEFAULT_FLOAT, Tensor, TensorLike, no_grad
+
+
+class Sequential(Module):
+    """A model that passes its input through a list of layers.
+
+    Args:
+        layers: modules with one input and one output. Those without a name get one: "dense" for
+            the first Dense, "dense_1" for the second.
+        input_shape: shape of one sample, without the batch. If given, all parameters are made at
+            once; if not, the first batch decides.
+
+    Raises:
+        ValueError: if there is no layer, two have one name, or the shape does not fit a layer.
+        TypeError: if something is not a module.
+    """
+
+    def __init__(
+        self, layers: Iterable[Module], input_shape: tuple[int, ...] | None = None
+    ) -> None:
+        self.layers = list(layers)
+        if not self.layers:
+            raise ValueError("Sequential expects at least one layer, got none")
+        for layer in self.layers:
+            if not isinstance(layer, Module):
+                raise TypeError(
+                    f"Sequential expects layers, got {type(layer).__name__}; "
+                    "a layer is made with parentheses: Flatten()"
+                )
+        _name(self.layers)
+        if input_shape is not None:
+            self.build(input_shape)
+
+    def build(self, input_shape: tuple[int, ...]) -> None:
+        """Make all parameters for samples of this shape, by passing one sample of zeros through.
+
+        Raises ValueError, naming the layer, if the shape does not fit.
+        """
+        modes = [(module, module.training) for module in self.modules()]
+        self.eval()  # batch norm must not learn from zeros
+        try:
+            with no_grad():
+                self(np.zeros((1, *input_shape), dtype=DEFAULT_FLOAT))
+        finally:
+            for module, training in modes:
+                module.training = training
+
+    def members(self) -> Iterator[tuple[str, Tensor | Module]]:
+        """The layers by their names."""
+        for layer in self.layers:
+            yield str(layer.name), layer
+
+    def __len__(self) -> int:
+        return len(self.layers)
+
+    def __getitem__(self, index: int) -> Module:
+        return self.layers[index]
+
+    def forward(self, x: TensorLike) -> Tensor:
+        """The output of the last layer for a batch, a tensor or an array."""
+        out = tensor(x)
+        for layer in self.layers:
+            out = layer(out)
+        return out
+
+
+def _name(layers: list[Module]) -> None:
+    """Give every layer without a name one that no other has."""
+    taken = {layer.name: layer for layer in layers if layer.name}
+    for layer in layers:
+        if layer.name and taken[layer.name] is not layer:
+            raise ValueError(f"two layers are named {layer.name!r}; names must differ")
+    for layer in layers:
+        if layer.name is None:
+            kind = snake_case(type(layer).__name__)
+            number = 0
+            layer.name = kind
+            while layer.name in taken:
+                number += 1
+                layer.name = f"{kind}_{number}"
+            taken[layer.name] = layer

@@ -1,0 +1,172 @@
+"""Losses: how far outputs are from what they should be, as one number to minimise.
+
+Each checks its labels at the door, computes one loss for each sample, and reduces them.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from minidl import backend
+from minidl.backend import Array
+from minidl.ops import probability, reductions
+from minidl.ops.elementwise import multiply, subtract
+from minidl.ops.operands import floating
+from minidl.tensor import Tensor, TensorLike
+
+REDUCTIONS = ("mean", "sum", "none")
+
+
+def cross_entropy(
+    logits: TensorLike,
+    labels: Any,
+    reduction: str = "mean",
+    label_smoothing: float = 0.0,
+    from_logits: bool = True,
+) -> Tensor:
+    """Cross-entropy between predicted classes and labels.
+
+    Args:
+        logits: (N, C), the outputs of a model before softmax, of any size; or probabilities, the
+            outputs of softmax, with from_logits=False.
+        labels: class numbers (N,) or (N, 1), integers from 0 to C - 1; or a probability for each
+            class, (N, C), such as one-hot rows.
+        reduction: "mean" over the samples, "sum", or "none" for a loss each, (N,).
+        label_smoothing: share of each target that is spread evenly over all classes, 0 to 1.
+        from_logits: False if the model ends in softmax already.
+
+    Returns:
+        A single number, or (N,) with reduction="none".
+
+    Raises:
+        ValueError: if shapes do not fit, a label is no class, or an argument is out of range.
+        TypeError: if class numbers are not integers.
+    """
+    logits = floating(logits)
+    if logits.ndim != 2:
+        raise ValueError(f"cross_entropy expects outputs (N, C), got shape {logits.shape}")
+    if not 0 <= label_smoothing <= 1:
+        raise ValueError(f"label_smoothing must be between 0 and 1, got {label_smoothing}")
+    targets = class_labels(labels, logits.data)
+    loss = (
+        probability.softmax_cross_entropy
+        if from_logits
+        else probability.cross_entropy_of_probabilities
+    )
+    return _reduce(loss(logits, targets, label_smoothing), reduction)
+
+
+def binary_cross_entropy(
+    logits: TensorLike, labels: Any, reduction: str = "mean", from_logits: bool = True
+) -> Tensor:
+    """Cross-entropy of independent yes-or-no outputs.
+
+    Args:
+        logits: any shape, before sigmoid; or probabilities with from_logits=False.
+        labels: the same shape, from 0 (no) to 1 (yes).
+        reduction: "mean" over all elements, "sum" or "none".
+        from_logits: False if the model ends in sigmoid already.
+
+    Returns:
+        A single number, or a loss for each element with reduction="none".
+
+    Raises:
+        ValueError: if the shapes differ, or a label is not between 0 and 1.
+    """
+    logits = floating(logits)
+    targets = _targets(labels, logits, "binary_cross_entropy")
+    if targets.size and (targets.min() < 0 or targets.max() > 1):
+        raise ValueError(
+            "binary_cross_entropy expects labels between 0 and 1, got values from "
+            f"{targets.min()} to {targets.max()}"
+        )
+    if not from_logits:
+        tiny = float(np.finfo(logits.dtype).eps)
+        p = logits.clip(tiny, 1 - tiny)
+        return _reduce(-(targets * p.log() + (1 - targets) * (1 - p).log()), reduction)
+    return _reduce(probability.sigmoid_cross_entropy(logits, targets), reduction)
+
+
+def mse(outputs: TensorLike, targets: Any, reduction: str = "mean") -> Tensor:
+    """Squared difference between outputs and targets.
+
+    Args:
+        outputs: any shape.
+        targets: the same shape. Nothing is broadcast: (N,) against (N, 1) is a mistake.
+        reduction: "mean" over all elements, "sum" or "none".
+
+    Returns:
+        A single number, or a loss for each element with reduction="none".
+
+    Raises:
+        ValueError: if the shapes differ.
+    """
+    outputs = floating(outputs)
+    difference = subtract(outputs, _targets(targets, outputs, "mse"))
+    return _reduce(multiply(difference, difference), reduction)
+
+
+def class_labels(labels: Any, outputs: Array) -> Array:
+    """Labels in one of two forms: class numbers (N,), or probabilities (N, C) in outputs' dtype.
+
+    Args:
+        labels: as `cross_entropy` takes them.
+        outputs: (N, C).
+
+    Raises:
+        ValueError, TypeError: as `cross_entropy`.
+    """
+    array = _array(labels)
+    backend.shared_by(outputs, array)
+    count, classes = outputs.shape
+    if len(array) != count if array.ndim else True:
+        raise ValueError(
+            f"expected a label for each of {count} samples, got labels of shape {array.shape}"
+        )
+    if array.shape == outputs.shape and (classes > 1 or array.dtype.kind == "f"):
+        return array.astype(outputs.dtype, copy=False)
+    if array.ndim == 2 and array.shape[1] == 1:
+        array = array[:, 0]
+    if array.ndim != 1:
+        raise ValueError(
+            f"expected labels of shape ({count},), ({count}, 1) or {outputs.shape}, "
+            f"got {array.shape}"
+        )
+    if array.dtype.kind not in "iu":
+        raise TypeError(
+            f"expected class numbers as integers, got {array.dtype}; "
+            "convert them with labels.astype(int), or pass one row of probabilities a sample"
+        )
+    if count and (array.min() < 0 or array.max() >= classes):
+        raise ValueError(
+            f"expected labels from 0 to {classes - 1} for {classes} classes, "
+            f"got labels from {array.min()} to {array.max()}"
+        )
+    return array
+
+
+def _targets(targets: Any, outputs: Tensor, name: str) -> Array:
+    """Targets as an array of the outputs' dtype. Raises ValueError if the shapes differ."""
+    array = _array(targets)
+    backend.shared_by(outputs.data, array)
+    if array.shape != outputs.shape:
+        raise ValueError(
+            f"{name} expects targets of the outputs' shape {outputs.shape}, got {array.shape}"
+        )
+    return array.astype(outputs.dtype, copy=False)
+
+
+def _array(labels: Any) -> Array:
+    """The array of a tensor, or of anything that makes one."""
+    return (labels if isinstance(labels, Tensor) else Tensor(labels)).data
+
+
+def _reduce(losses: Tensor, reduction: str) -> Tensor:
+    """Take the losses of all samples together. Raises ValueError for an unknown way."""
+    if reduction not in REDUCTIONS:
+        raise ValueError(f"reduction must be one of {', '.join(REDUCTIONS)}; got {reduction!r}")
+    if reduction == "none":
+        return losses
+    return reductions.mean(losses) if reduction == "mean" else reductions.sum(losses)

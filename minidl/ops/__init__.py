@@ -1,0 +1,58 @@
+"""Every differentiable function: what it computes, and its gradient.
+
+Importing this binds the operators and methods of `Tensor`.
+"""
+
+from __future__ import annotations
+
+from minidl.ops import elementwise, probability, products, reductions, shapes
+from minidl.tensor import Tensor
+
+_METHODS = {
+    "__add__": elementwise.add,
+    "__radd__": lambda a, b: elementwise.add(b, a),
+    "__sub__": elementwise.subtract,
+    "__rsub__": lambda a, b: elementwise.subtract(b, a),
+    "__mul__": elementwise.multiply,
+    "__rmul__": lambda a, b: elementwise.multiply(b, a),
+    "__truediv__": elementwise.divide,
+    "__rtruediv__": lambda a, b: elementwise.divide(b, a),
+    "__pow__": elementwise.power,
+    "__rpow__": lambda a, b: elementwise.power(b, a),
+    "__matmul__": products.matmul,
+    "__rmatmul__": lambda a, b: products.matmul(b, a),
+    "__neg__": elementwise.negative,
+    "__abs__": elementwise.abs,
+    "__lt__": elementwise.less,
+    "__le__": elementwise.less_equal,
+    "__gt__": elementwise.greater,
+    "__ge__": elementwise.greater_equal,
+    "__eq__": elementwise.equal,
+    "__ne__": elementwise.not_equal,
+    "__getitem__": shapes.getitem,
+    "abs": elementwise.abs,
+    "astype": elementwise.astype,
+    "clip": elementwise.clip,
+    "exp": elementwise.exp,
+    "log": elementwise.log,
+    "log_softmax": probability.log_softmax,
+    "logsumexp": reductions.logsumexp,
+    "max": reductions.max,
+    "maximum": elementwise.maximum,
+    "mean": reductions.mean,
+    "min": reductions.min,
+    "minimum": elementwise.minimum,
+    "pad": shapes.pad,
+    "relu": elementwise.relu,
+    "reshape": shapes.reshape,
+    "sigmoid": elementwise.sigmoid,
+    "softmax": probability.softmax,
+    "sqrt": elementwise.sqrt,
+    "sum": reductions.sum,
+    "tanh": elementwise.tanh,
+    "transpose": shapes.transpose,
+    "var": reductions.var,
+}
+
+for _name, _function in _METHODS.items():
+    setattr(Tensor, _name, _function)

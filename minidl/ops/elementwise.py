@@ -1,0 +1,238 @@
+"""Operations that act on each element by itself, with NumPy's broadcasting.
+
+Each is its value and a rule for the gradient. Undoing the broadcasting is the engine's work.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from numpy.typing import DTypeLike
+
+from minidl.backend import Array
+from minidl.ops.operands import floating, module, operands, tensor
+from minidl.tensor import Tensor, TensorLike, record
+
+
+def add(a: TensorLike, b: TensorLike) -> Tensor:
+    """a + b."""
+    p, q = operands(a, b)
+    return record(p.data + q.data, (p, lambda g: g), (q, lambda g: g))
+
+
+def subtract(a: TensorLike, b: TensorLike) -> Tensor:
+    """a - b."""
+    p, q = operands(a, b)
+    return record(p.data - q.data, (p, lambda g: g), (q, lambda g: -g))
+
+
+def multiply(a: TensorLike, b: TensorLike) -> Tensor:
+    """a * b."""
+    p, q = operands(a, b)
+    x, y = p.data, q.data
+    return record(x * y, (p, lambda g: g * y), (q, lambda g: g * x))
+
+
+def divide(a: TensorLike, b: TensorLike) -> Tensor:
+    """a / b; integers are divided as float32."""
+    p, q = (floating(t) if isinstance(t, Tensor) else t for t in operands(a, b))
+    x, y = p.data, q.data
+    return record(x / y, (p, lambda g: g / y), (q, lambda g: -g * x / (y * y)))
+
+
+def power(a: TensorLike, b: TensorLike) -> Tensor:
+    """a to the power of b.
+
+    The gradient with respect to b needs log(a), and is taken as 0 where a is not positive.
+    """
+    p, q = operands(a, b)
+    x, y = p.data, q.data
+    out = x**y
+
+    def base_rule(g: Array) -> Array:
+        xp = module(g)
+        # Where the exponent is 0 the slope is 0, though x ** -1 may be infinite.
+        return g * xp.where(y == 0, 0, y * x ** xp.where(y == 0, 1, y - 1)).astype(g.dtype)
+
+    def exponent_rule(g: Array) -> Array:
+        xp = module(g)
+        return g * out * xp.log(xp.where(x > 0, x, 1)).astype(g.dtype)
+
+    return record(out, (p, base_rule), (q, exponent_rule))
+
+
+def negative(x: TensorLike) -> Tensor:
+    """-x."""
+    x = tensor(x)
+    return record(-x.data, (x, lambda g: -g))
+
+
+def abs(x: TensorLike) -> Tensor:
+    """The absolute value; its slope at 0 is taken as 0."""
+    x = tensor(x)
+    data = x.data
+    return record(module(data).abs(data), (x, lambda g: g * module(g).sign(data)))
+
+
+def exp(x: TensorLike) -> Tensor:
+    """e to the power of x."""
+    x = floating(x)
+    out = module(x.data).exp(x.data)
+    return record(out, (x, lambda g: g * out))
+
+
+def log(x: TensorLike) -> Tensor:
+    """The natural logarithm."""
+    x = floating(x)
+    data = x.data
+    return record(module(data).log(data), (x, lambda g: g / data))
+
+
+def sqrt(x: TensorLike) -> Tensor:
+    """The square root."""
+    x = floating(x)
+    out = module(x.data).sqrt(x.data)
+    return record(out, (x, lambda g: g * 0.5 / out))
+
+
+def tanh(x: TensorLike) -> Tensor:
+    """The hyperbolic tangent."""
+    x = floating(x)
+    out = module(x.data).tanh(x.data)
+    return record(out, (x, lambda g: g * (1 - out * out)))
+
+
+def sigmoid(x: TensorLike) -> Tensor:
+    """1 / (1 + exp(-x)), computed so that nothing overflows."""
+    x = floating(x)
+    xp = module(x.data)
+    small = xp.exp(-xp.abs(x.data))
+    out = xp.where(x.data >= 0, 1, small) / (1 + small)
+    return record(out, (x, lambda g: g * out * (1 - out)))
+
+
+def relu(x: TensorLike) -> Tensor:
+    """max(x, 0); its slope at 0 is taken as 0."""
+    x = tensor(x)
+    out = module(x.data).maximum(x.data, 0)
+    return record(out, (x, lambda g: g * (out > 0)))
+
+
+def leaky_relu(x: TensorLike, slope: float = 0.01) -> Tensor:
+    """x where it is positive, slope * x elsewhere."""
+    x = floating(x)
+    data = x.data
+    factor = module(data).where(data > 0, 1.0, slope).astype(data.dtype)
+    return record(data * factor, (x, lambda g: g * factor))
+
+
+def maximum(a: TensorLike, b: TensorLike) -> Tensor:
+    """The larger of the two; where they are equal, each takes half the gradient."""
+    p, q = operands(a, b)
+    x, y = p.data, q.data
+    return record(
+        _of_either(x, y).maximum(x, y),
+        (p, lambda g: g * _share(x > y, x == y, g)),
+        (q, lambda g: g * _share(y > x, x == y, g)),
+    )
+
+
+def minimum(a: TensorLike, b: TensorLike) -> Tensor:
+    """The smaller of the two; where they are equal, each takes half the gradient."""
+    p, q = operands(a, b)
+    x, y = p.data, q.data
+    return record(
+        _of_either(x, y).minimum(x, y),
+        (p, lambda g: g * _share(x < y, x == y, g)),
+        (q, lambda g: g * _share(y < x, x == y, g)),
+    )
+
+
+def _of_either(x: Any, y: Any) -> Any:
+    """The library of whichever operand is an array."""
+    return module(y if isinstance(x, (int, float)) else x)
+
+
+def _share(wins: Any, ties: Any, g: Array) -> Array:
+    """1 where an operand wins, 1/2 where it ties, 0 elsewhere."""
+    xp = module(g)
+    return xp.where(ties, 0.5, wins).astype(g.dtype)
+
+
+def where(condition: TensorLike, a: TensorLike, b: TensorLike) -> Tensor:
+    """Take from a where the condition holds, from b elsewhere."""
+    chosen = tensor(condition).data
+    if chosen.dtype != bool:
+        raise TypeError(f"where() expects a boolean condition, got {chosen.dtype}")
+    p, q = operands(a, b)
+    xp = module(chosen)
+    return record(
+        xp.where(chosen, p.data, q.data),
+        (p, lambda g: xp.where(chosen, g, 0)),
+        (q, lambda g: xp.where(chosen, 0, g)),
+    )
+
+
+def clip(x: TensorLike, low: float | None = None, high: float | None = None) -> Tensor:
+    """Limit each element to low..high; the gradient passes where it lies within, ends included.
+
+    Raises ValueError if low is above high, or neither is given.
+    """
+    if low is None and high is None:
+        raise ValueError("clip() needs low, high or both")
+    if low is not None and high is not None and low > high:
+        raise ValueError(f"clip() expects low <= high, got {low} and {high}")
+    x = tensor(x)
+    data = x.data
+
+    def rule(g: Array) -> Array:
+        if low is not None:
+            g = g * (data >= low)
+        if high is not None:
+            g = g * (data <= high)
+        return g
+
+    return record(module(data).clip(data, low, high), (x, rule))
+
+
+def astype(x: TensorLike, dtype: DTypeLike) -> Tensor:
+    """The same values in another dtype; the gradient passes between floating dtypes."""
+    x = tensor(x)
+    out = x.data.astype(dtype)
+    return record(out, (x, lambda g: g)) if out.dtype.kind == "f" else Tensor(out)
+
+
+def less(a: TensorLike, b: TensorLike) -> Tensor:
+    """a < b, as booleans without gradient."""
+    p, q = operands(a, b)
+    return record(p.data < q.data)
+
+
+def less_equal(a: TensorLike, b: TensorLike) -> Tensor:
+    """a <= b, as booleans without gradient."""
+    p, q = operands(a, b)
+    return record(p.data <= q.data)
+
+
+def greater(a: TensorLike, b: TensorLike) -> Tensor:
+    """a > b, as booleans without gradient."""
+    p, q = operands(a, b)
+    return record(p.data > q.data)
+
+
+def greater_equal(a: TensorLike, b: TensorLike) -> Tensor:
+    """a >= b, as booleans without gradient."""
+    p, q = operands(a, b)
+    return record(p.data >= q.data)
+
+
+def equal(a: TensorLike, b: TensorLike) -> Tensor:
+    """a == b, element by element, as booleans without gradient."""
+    p, q = operands(a, b)
+    return record(p.data == q.data)
+
+
+def not_equal(a: TensorLike, b: TensorLike) -> Tensor:
+    """a != b, element by element, as booleans without gradient."""
+    p, q = operands(a, b)
+    return record(p.data != q.data)

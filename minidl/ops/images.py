@@ -1,0 +1,133 @@
+"""Convolution and pooling of channels-last images (N, H, W, C)."""
+
+from __future__ import annotations
+
+from minidl import backend
+from minidl.kernels import convolution, pooling
+from minidl.kernels.normalization import sum_rows
+from minidl.kernels.window import (
+    Padding,
+    Pair,
+    Window,
+    check_padding,
+    pair,
+    place_window,
+)
+from minidl.ops.operands import tensor
+from minidl.tensor import Tensor, TensorLike, record
+
+
+def conv2d(
+    x: TensorLike,
+    weight: TensorLike,
+    bias: TensorLike | None = None,
+    strides: int | Pair = 1,
+    padding: Padding = "valid",
+    dilation: int | Pair = 1,
+) -> Tensor:
+    """Two-dimensional convolution (cross-correlation, as the field uses the word).
+
+    Args:
+        x: images (N, H, W, C_in).
+        weight: filters (KH, KW, C_in, C_out).
+        bias: (C_out,) or None.
+        strides: pixels between places of the filter, one number or (rows, columns).
+        padding: "valid" for none; "same" for ceil(H / stride) places, as Keras pads; or zeros for
+            each side: an integer, (rows, columns) or ((top, bottom), (left, right)).
+        dilation: pixels between taps of the filter, one number or (rows, columns).
+
+    Returns:
+        (N, OH, OW, C_out).
+
+    Raises:
+        ValueError: if the shapes do not fit together.
+    """
+    x, weight = tensor(x), tensor(weight)
+    images, filters = x.data, weight.data
+    if images.ndim != 4 or filters.ndim != 4 or images.shape[3] != filters.shape[2]:
+        raise ValueError(
+            "conv2d expects images (N, H, W, C_in) and weight (KH, KW, C_in, C_out), "
+            f"got {images.shape} and {filters.shape}"
+        )
+    backend.shared_by(images, filters)
+    image = images.shape[1], images.shape[2]
+    window = place_window(
+        image,
+        (filters.shape[0], filters.shape[1]),
+        pair(strides, "strides"),
+        check_padding(padding),
+        pair(dilation, "dilation"),
+    )
+    edges = [
+        (x, lambda g: convolution.conv2d_input_gradient(g, filters, window, image)),
+        (weight, lambda g: convolution.conv2d_weight_gradient(images, g, window)),
+    ]
+    if bias is not None:
+        bias = tensor(bias)
+        edges.append((bias, lambda g: sum_rows(g.reshape(-1, g.shape[3]))))
+    out = convolution.conv2d(images, filters, None if bias is None else bias.data, window)
+    return record(out, *edges)
+
+
+def max_pool(
+    x: TensorLike,
+    pool_size: int | Pair = 2,
+    strides: int | Pair | None = None,
+    padding: Padding = "valid",
+) -> Tensor:
+    """The largest value of each window: (N, H, W, C) to (N, OH, OW, C).
+
+    Args:
+        x: images (N, H, W, C).
+        pool_size: height and width of the window, one number or a pair.
+        strides: pixels between windows; as many as pool_size if None.
+        padding: as for `conv2d`. Padded places never win.
+
+    The first of several equal values takes the gradient. ValueError is raised if shapes do not fit.
+    """
+    x = tensor(x)
+    window = _pooling_window(x, "max_pool", pool_size, strides, padding)
+    images = x.data
+    out = pooling.max_pool(images, window)
+    return record(out, (x, lambda g: pooling.max_pool_gradient(images, out, g, window)))
+
+
+def avg_pool(
+    x: TensorLike,
+    pool_size: int | Pair = 2,
+    strides: int | Pair | None = None,
+    padding: Padding = "valid",
+) -> Tensor:
+    """The mean of each window: (N, H, W, C) to (N, OH, OW, C); padded places are not counted.
+
+    Arguments and errors as for `max_pool`.
+    """
+    x = tensor(x)
+    window = _pooling_window(x, "avg_pool", pool_size, strides, padding)
+    images = x.data
+    return record(
+        pooling.average_pool(images, window),
+        (x, lambda g: pooling.average_pool_gradient(images, g, window)),
+    )
+
+
+def _pooling_window(
+    x: Tensor,
+    name: str,
+    pool_size: int | Pair,
+    strides: int | Pair | None,
+    padding: Padding,
+) -> Window:
+    """The window of a pooling operation. Raises ValueError if the shapes do not fit."""
+    if x.ndim != 4:
+        raise ValueError(f"{name} expects images (N, H, W, C), got {x.shape}")
+    size = pair(pool_size, "pool_size")
+    step = size if strides is None else pair(strides, "strides")
+    window = place_window((x.shape[1], x.shape[2]), size, step, check_padding(padding))
+    widest = max(max(sides) for sides in window.padding)
+    if widest >= min(size):
+        raise ValueError(
+            f"{name}: padding {window.padding} would leave windows of {size} with padding alone; "
+            "pad by less than the window"
+        )
+    return window

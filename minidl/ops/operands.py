@@ -1,0 +1,80 @@
+"""How the arguments of an operation become arrays of one device and one precision.
+
+A Python number stays a number: it takes on the precision of the array it meets, and needs no memory
+on the device. An array or a list beside a floating tensor takes on that tensor's dtype, and so does
+an integer tensor. Two floating tensors meet as in NumPy: float32 and float64 give float64.
+"""
+
+from __future__ import annotations
+
+import numbers
+from typing import Any, TypeAlias
+
+from minidl import backend
+from minidl.backend import Array
+from minidl.tensor import DEFAULT_FLOAT, Rule, Tensor, TensorLike
+
+Edge: TypeAlias = tuple[Tensor, Rule]
+
+
+def tensor(value: TensorLike) -> Tensor:
+    """A tensor as it is; anything else as a tensor without gradient."""
+    return value if isinstance(value, Tensor) else Tensor(value)
+
+
+def floating(value: TensorLike) -> Tensor:
+    """A tensor of a floating dtype: integers and booleans become float32."""
+    x = tensor(value)
+    return x if x.data.dtype.kind == "f" else Tensor(x.data.astype(DEFAULT_FLOAT))
+
+
+def operands(a: TensorLike, b: TensorLike) -> tuple[Any, Any]:
+    """Both arguments of a binary operation: tensors on one device, or one a `Number`.
+
+    Raises DeviceError if they are arrays on two devices.
+    """
+    if isinstance(a, numbers.Number):
+        return Number(a), _beside_number(tensor(b), a)
+    if isinstance(b, numbers.Number):
+        return _beside_number(tensor(a), b), Number(b)
+    first, second = tensor(a), tensor(b)
+    backend.shared_by(first.data, second.data)
+    if first.data.dtype != second.data.dtype:
+        if _yields(b, second, first):
+            second = Tensor(second.data.astype(first.dtype))
+        elif _yields(a, first, second):
+            first = Tensor(first.data.astype(second.dtype))
+    return first, second
+
+
+class Number:
+    """A Python number in the place of a tensor: a value that never has a gradient."""
+
+    __slots__ = ("data", "requires_grad")
+
+    def __init__(self, value: Any) -> None:
+        # A NumPy scalar would promote float32 arrays to float64.
+        self.data = value.item() if hasattr(value, "item") else value
+        self.requires_grad = False
+
+
+def _beside_number(x: Tensor, number: Any) -> Tensor:
+    """Integers that meet a fraction become float32; all else stays."""
+    fraction = not isinstance(number, numbers.Integral)
+    return floating(x) if fraction else x
+
+
+def _yields(given: TensorLike, x: Tensor, other: Tensor) -> bool:
+    """Whether x takes on the other's dtype, instead of both being promoted."""
+    constant = not isinstance(given, Tensor) or x.data.dtype.kind != "f"
+    return constant and other.data.dtype.kind == "f"
+
+
+def unwrap(value: Any) -> Any:
+    """The array of a tensor; everything else as it is."""
+    return value.data if isinstance(value, Tensor) else value
+
+
+def module(array: Array) -> Any:
+    """The library that computes with this array: NumPy or CuPy."""
+    return backend.of(array).xp

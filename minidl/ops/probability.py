@@ -1,0 +1,83 @@
+"""Softmax, its logarithm, and the cross-entropies that losses are made of."""
+
+from __future__ import annotations
+
+from minidl.backend import Array, of
+from minidl.kernels import softmax as kernels
+from minidl.ops.operands import floating
+from minidl.tensor import Tensor, TensorLike, record
+
+
+def softmax(x: TensorLike, axis: int = -1) -> Tensor:
+    """exp(x) / sum(exp(x)) along an axis: positive numbers that add up to one."""
+    x = floating(x)
+    out = kernels.softmax(x.data, axis)
+    return record(out, (x, lambda g: kernels.softmax_gradient(out, g, axis)))
+
+
+def log_softmax(x: TensorLike, axis: int = -1) -> Tensor:
+    """The logarithm of softmax, exact where softmax itself would round to 0."""
+    x = floating(x)
+    out = kernels.log_softmax(x.data, axis)
+    return record(out, (x, lambda g: kernels.log_softmax_gradient(out, g, axis)))
+
+
+def softmax_cross_entropy(logits: Tensor, labels: Array, smoothing: float = 0.0) -> Tensor:
+    """Cross-entropy of softmax(logits) against labels, row by row.
+
+    Args:
+        logits: (N, C).
+        labels: class numbers (N,) from 0 to C - 1, or probabilities (N, C).
+        smoothing: share of each target that is spread evenly over the classes.
+
+    Returns:
+        (N,). Its gradient is softmax(logits) less the targets, with no division anywhere.
+    """
+    log_probabilities = kernels.log_softmax(logits.data, 1)
+
+    def rule(g: Array) -> Array:
+        target = kernels.targets(labels, log_probabilities, smoothing)
+        gradient: Array = of(g).xp.exp(log_probabilities)
+        gradient *= target.sum(axis=1, keepdims=True)
+        gradient -= target
+        gradient *= g[:, None]
+        return gradient
+
+    return record(kernels.cross_entropy(log_probabilities, labels, smoothing), (logits, rule))
+
+
+def cross_entropy_of_probabilities(
+    probabilities: Tensor, labels: Array, smoothing: float = 0.0
+) -> Tensor:
+    """Cross-entropy of probabilities, such as the output of softmax, against labels, row by row.
+
+    Shapes as in `softmax_cross_entropy`. A probability of 0 counts as the smallest normal number,
+    so that loss and gradient stay finite.
+    """
+    xp = of(probabilities.data).xp
+    tiny = float(xp.finfo(probabilities.dtype).tiny)
+    safe = xp.maximum(probabilities.data, tiny)
+
+    def rule(g: Array) -> Array:
+        gradient: Array = -kernels.targets(labels, safe, smoothing) / safe
+        gradient *= g[:, None]
+        return gradient
+
+    return record(kernels.cross_entropy(xp.log(safe), labels, smoothing), (probabilities, rule))
+
+
+def sigmoid_cross_entropy(logits: Tensor, labels: Array) -> Tensor:
+    """Cross-entropy of sigmoid(logits) against labels 0 to 1, element by element; same shape.
+
+    Computed as max(x, 0) - x * y + log(1 + exp(-|x|)), in which nothing overflows.
+    """
+    x = logits.data
+    xp = of(x).xp
+    small = xp.exp(-xp.abs(x))
+    value = xp.maximum(x, 0) - x * labels + xp.log1p(small)
+
+    def rule(g: Array) -> Array:
+        probabilities = xp.where(x >= 0, 1, small) / (1 + small)
+        return g * (probabilities - labels)
+
+    return record(value, (logits, rule))

@@ -1,0 +1,101 @@
+"""Operations that take several elements together along axes: sum, mean, var, max, min, logsumexp.
+
+`axis` is an integer, a tuple of them, or None for all; `keepdims` keeps the axes with length 1.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from minidl.backend import Array
+from minidl.kernels import softmax as kernels
+from minidl.ops.operands import floating, module, tensor
+from minidl.tensor import Axis, Tensor, TensorLike, record
+
+
+def sum(x: TensorLike, axis: Axis = None, keepdims: bool = False) -> Tensor:
+    """The sum over the axes."""
+    x = tensor(x)
+    shape = x.shape
+    return record(
+        x.data.sum(axis=axis, keepdims=keepdims),
+        (x, lambda g: _spread(g, shape, axis)),
+    )
+
+
+def mean(x: TensorLike, axis: Axis = None, keepdims: bool = False) -> Tensor:
+    """The mean over the axes; of nothing, it is nan with a warning, as in NumPy."""
+    x = floating(x)
+    shape = x.shape
+    count = _count(shape, axis)
+    return record(
+        x.data.mean(axis=axis, keepdims=keepdims),
+        (x, lambda g: _spread(g, shape, axis) / count),
+    )
+
+
+def var(x: TensorLike, axis: Axis = None, ddof: int = 0, keepdims: bool = False) -> Tensor:
+    """The variance over the axes: squared distances from the mean, over their number less ddof."""
+    x = floating(x)
+    data = x.data
+    count = _count(x.shape, axis) - ddof
+
+    def rule(g: Array) -> Array:
+        centred: Array = data - data.mean(axis=axis, keepdims=True)
+        return _spread(g, data.shape, axis) * centred * (2 / count)
+
+    return record(data.var(axis=axis, ddof=ddof, keepdims=keepdims), (x, rule))
+
+
+def max(x: TensorLike, axis: Axis = None, keepdims: bool = False) -> Tensor:
+    """The largest element over the axes; equal ones share its gradient evenly."""
+    x = tensor(x)
+    return _extreme(x, x.data.max(axis=axis, keepdims=True), axis, keepdims)
+
+
+def min(x: TensorLike, axis: Axis = None, keepdims: bool = False) -> Tensor:
+    """The smallest element over the axes; equal ones share its gradient evenly."""
+    x = tensor(x)
+    return _extreme(x, x.data.min(axis=axis, keepdims=True), axis, keepdims)
+
+
+def logsumexp(x: TensorLike, axis: Axis = None, keepdims: bool = False) -> Tensor:
+    """log(sum(exp(x))) over the axes, computed so that nothing overflows."""
+    x = floating(x)
+    data = x.data
+    kept = kernels.logsumexp(data, axis, keepdims=True)
+    value = kept if keepdims else module(data).squeeze(kept, axis=axis)
+    return record(
+        value, (x, lambda g: _spread(g, data.shape, axis) * module(data).exp(data - kept))
+    )
+
+
+def _extreme(x: Tensor, kept: Array, axis: Axis, keepdims: bool) -> Tensor:
+    """A reduction whose value is some of the elements; `kept` is that value with all axes."""
+    data = x.data
+
+    def rule(g: Array) -> Array:
+        chosen = data == kept
+        return _spread(g, data.shape, axis) * chosen / chosen.sum(axis=axis, keepdims=True)
+
+    return record(kept if keepdims else module(data).squeeze(kept, axis=axis), (x, rule))
+
+
+def _axes(rank: int, axis: Axis) -> tuple[int, ...]:
+    """The axes as a tuple of numbers from 0."""
+    if axis is None:
+        return tuple(range(rank))
+    return tuple(a % rank for a in (axis if isinstance(axis, tuple) else (axis,)))
+
+
+def _count(shape: tuple[int, ...], axis: Axis) -> int:
+    """How many elements are taken together."""
+    return math.prod(shape[a] for a in _axes(len(shape), axis))
+
+
+def _spread(g: Array, shape: tuple[int, ...], axis: Axis) -> Any:
+    """Give every element the gradient of the reduction it went into: a view of the full shape."""
+    axes = _axes(len(shape), axis)
+    kept = tuple(1 if a in axes else length for a, length in enumerate(shape))
+    return module(g).broadcast_to(g.reshape(kept), shape)

@@ -1,0 +1,237 @@
+"""Optimizers: from gradients to the next parameters.
+
+Each holds its parameters, what it remembers of earlier gradients, and the number of steps taken.
+The arithmetic is in `minidl.kernels.optimizer`.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+
+from minidl import backend
+from minidl.backend import Array
+from minidl.kernels import optimizer as kernels
+from minidl.optim.schedules import Schedule, learning_rate
+from minidl.tensor import Tensor
+
+
+class Optimizer(ABC):
+    """What all optimizers share.
+
+    Args:
+        params: the tensors to change, such as `model.parameters()`.
+        lr: learning rate, a number or a schedule.
+
+    Attributes:
+        params: the parameters, a list.
+        lr: learning rate or schedule; may be set at any time.
+        step_count: steps taken.
+
+    Raises:
+        ValueError: if there is nothing to change, or a number is out of range.
+    """
+
+    def __init__(self, params: Iterable[Tensor], lr: float | Schedule) -> None:
+        self.params = list(params)
+        if not self.params:
+            raise ValueError("an optimizer needs at least one parameter, got none")
+        for param in self.params:
+            if not isinstance(param, Tensor) or not param.requires_grad:
+                raise ValueError(
+                    "an optimizer takes tensors with requires_grad=True, "
+                    f"got {type(param).__name__} without"
+                )
+        if not isinstance(lr, Schedule):
+            _at_least_zero(lr=lr)
+        self.lr = lr
+        self.step_count = 0
+
+    @property
+    def current_lr(self) -> float:
+        """The learning rate of the next step."""
+        return learning_rate(self.lr, self.step_count)
+
+    def step(self) -> None:
+        """Change every parameter that has a gradient."""
+        lr = self.current_lr
+        self.step_count += 1
+        for index, param in enumerate(self.params):
+            if param.grad is not None:
+                if not param.data.flags.c_contiguous:
+                    param.data = param.data.copy()
+                self._update(index, param, param.grad, lr)
+
+    @abstractmethod
+    def _update(self, index: int, param: Tensor, grad: Array, lr: float) -> None:
+        """Change one parameter in place."""
+
+    def zero_grad(self) -> None:
+        """Forget all gradients, so that the next `backward` starts from zero."""
+        for param in self.params:
+            param.grad = None
+
+
+class SGD(Optimizer):
+    """Stochastic gradient descent; formulas and defaults as `torch.optim.SGD`, without dampening.
+
+    Args:
+        params: the tensors to change.
+        lr: learning rate, a number or a schedule.
+        momentum: share of the last step that the next one keeps.
+        nesterov: look ahead along the momentum; needs momentum > 0.
+        weight_decay: L2 penalty, added to the gradient as weight_decay * parameter.
+
+    Raises:
+        ValueError: if a number is negative, or nesterov has no momentum.
+    """
+
+    def __init__(
+        self,
+        params: Iterable[Tensor],
+        lr: float | Schedule = 0.01,
+        momentum: float = 0.0,
+        nesterov: bool = False,
+        weight_decay: float = 0.0,
+    ) -> None:
+        super().__init__(params, lr)
+        _at_least_zero(momentum=momentum, weight_decay=weight_decay)
+        if nesterov and not momentum:
+            raise ValueError("nesterov=True needs momentum > 0")
+        self.momentum, self.nesterov, self.weight_decay = momentum, nesterov, weight_decay
+        self._velocity: dict[int, Array] = {}
+
+    def _update(self, index: int, param: Tensor, grad: Array, lr: float) -> None:
+        if not self.momentum:
+            kernels.sgd(param.data, grad, lr=lr, weight_decay=self.weight_decay)
+            return
+        first = index not in self._velocity
+        if first:
+            self._velocity[index] = _zeros_like(param)
+        kernels.momentum_sgd(
+            param.data,
+            grad,
+            self._velocity[index],
+            lr=lr,
+            weight_decay=self.weight_decay,
+            momentum=self.momentum,
+            nesterov=self.nesterov,
+            first=first,
+        )
+
+
+class Adam(Optimizer):
+    """Adam: steps scaled by running estimates of the gradient's mean and square [1].
+
+    Formulas and defaults are those of `torch.optim.Adam`.
+
+    Args:
+        params: the tensors to change.
+        lr: learning rate, a number or a schedule.
+        betas: how much of the running mean and the running square each step keeps.
+        eps: added to the root of the square, so that nothing is divided by zero.
+
+    Raises:
+        ValueError: if a number is out of range.
+
+    [1] D. Kingma, J. Ba: Adam: a method for stochastic optimization, 2015, algorithm 1.
+    """
+
+    def __init__(
+        self,
+        params: Iterable[Tensor],
+        lr: float | Schedule = 0.001,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+    ) -> None:
+        super().__init__(params, lr)
+        _at_least_zero(eps=eps)
+        if not all(0 <= beta < 1 for beta in betas):
+            raise ValueError(f"betas must lie between 0 and 1, 1 excluded; got {betas}")
+        self.betas, self.eps = betas, eps
+        self.weight_decay = 0.0
+        self._moments: dict[int, tuple[Array, Array, int]] = {}
+
+    def _update(self, index: int, param: Tensor, grad: Array, lr: float) -> None:
+        if index not in self._moments:
+            self._moments[index] = (_zeros_like(param), _zeros_like(param), 0)
+        mean, square, taken = self._moments[index]
+        # Counted for each parameter: one that had no gradient yet starts its own correction.
+        self._moments[index] = (mean, square, taken + 1)
+        kernels.adam(
+            param.data,
+            grad,
+            mean,
+            square,
+            lr=lr,
+            betas=self.betas,
+            eps=self.eps,
+            weight_decay=self.weight_decay,
+            step_number=taken + 1,
+        )
+
+
+class AdamW(Adam):
+    """Adam with weight decay that shrinks parameters directly, past the gradient's scaling [1].
+
+    Args:
+        params: the tensors to change.
+        lr: learning rate, a number or a schedule.
+        betas: as `Adam`.
+        eps: as `Adam`.
+        weight_decay: each step multiplies parameters by 1 - lr * weight_decay.
+
+    Raises:
+        ValueError: if a number is out of range.
+
+    [1] I. Loshchilov, F. Hutter: Decoupled weight decay regularization, 2019, algorithm 2.
+    """
+
+    def __init__(
+        self,
+        params: Iterable[Tensor],
+        lr: float | Schedule = 0.001,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0.01,
+    ) -> None:
+        super().__init__(params, lr, betas, eps)
+        _at_least_zero(weight_decay=weight_decay)
+        self.weight_decay = weight_decay
+
+
+def clip_grad_norm(params: Iterable[Tensor], max_norm: float) -> float:
+    """Scale all gradients together so that their joint norm is at most `max_norm`.
+
+    Args:
+        params: tensors, of which those without a gradient are passed over.
+        max_norm: the largest Euclidean norm, over all gradients as one vector.
+
+    Returns:
+        The norm before. As in `torch.nn.utils.clip_grad_norm_`, gradients are scaled by
+        max_norm / (norm + 1e-6) where that is below one.
+
+    Raises:
+        ValueError: if max_norm is not positive.
+    """
+    if not max_norm > 0:
+        raise ValueError(f"max_norm must be positive, got {max_norm}")
+    grads = [param.grad for param in params if param.grad is not None]
+    flat = [grad.reshape(-1) for grad in grads]
+    norm = math.sqrt(sum(float(grad @ grad) for grad in flat))
+    scale = max_norm / (norm + 1e-6)
+    if scale < 1:
+        for grad in grads:
+            grad *= scale
+    return norm
+
+
+def _zeros_like(param: Tensor) -> Array:
+    return backend.of(param.data).xp.zeros(param.shape, dtype=param.dtype)
+
+
+def _at_least_zero(**numbers: float) -> None:
+    for name, number in numbers.items():
+        if not number >= 0:
+            raise ValueError(f"{name} must not be negative, got {number}")

@@ -1,0 +1,418 @@
+"""Tensors, the graph that operations leave behind, and the walk back through it.
+
+An operation computes its value with plain arrays, then calls `record(value, (input, rule), ...)`. A
+rule is a function that turns the gradient with respect to the value into the gradient with respect
+to that input. If no input wants a gradient, nothing is kept. Otherwise the new tensor holds a node:
+its inputs and their rules. `backward` starts from a loss, visits each node once, after everything
+that used it, and lets go of each node as it passes.
+
+No operation's mathematics lives here; `minidl.ops` brings it, and binds the operators and methods
+of `Tensor` that are only declared here.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ContextDecorator
+from typing import TYPE_CHECKING, Any, Self, TypeAlias
+
+import numpy as np
+from numpy.typing import DTypeLike
+
+from minidl import backend
+from minidl.backend import Array
+
+Rule: TypeAlias = Callable[[Array], Array]
+Axis: TypeAlias = int | tuple[int, ...] | None
+
+DEFAULT_FLOAT = np.dtype(np.float32)
+
+
+class _Mode(threading.local):
+    """Whether this thread records operations."""
+
+    recording = True
+
+
+_mode = _Mode()
+
+
+class no_grad(ContextDecorator):  # noqa: N801  the name that PyTorch's users know
+    """Compute without a graph: `with no_grad():` around a block, or `@no_grad()` on a function.
+
+    Results inside do not require gradients, and intermediate values are freed at once. It holds for
+    the current thread and may be nested.
+    """
+
+    def __init__(self) -> None:
+        self._outer: list[bool] = []
+
+    def __enter__(self) -> Self:
+        self._outer.append(_mode.recording)
+        _mode.recording = False
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        _mode.recording = self._outer.pop()
+
+
+class Node:
+    """What one operation leaves in the graph: the inputs that want a gradient, and their rules."""
+
+    __slots__ = ("inputs", "rules")
+
+    def __init__(self, inputs: tuple[Tensor, ...], rules: tuple[Rule, ...]) -> None:
+        self.inputs = inputs
+        self.rules = rules
+
+
+# What stands in place of a node whose saved arrays `backward` has let go.
+RELEASED = Node((), ())
+
+
+if TYPE_CHECKING:
+
+    class _Bound:
+        """Operators and methods that `minidl.ops` binds, told to readers and type checkers."""
+
+        __hash__ = object.__hash__
+
+        def __add__(self, other: TensorLike) -> Tensor: ...
+        def __radd__(self, other: TensorLike) -> Tensor: ...
+        def __sub__(self, other: TensorLike) -> Tensor: ...
+        def __rsub__(self, other: TensorLike) -> Tensor: ...
+        def __mul__(self, other: TensorLike) -> Tensor: ...
+        def __rmul__(self, other: TensorLike) -> Tensor: ...
+        def __truediv__(self, other: TensorLike) -> Tensor: ...
+        def __rtruediv__(self, other: TensorLike) -> Tensor: ...
+        def __pow__(self, other: TensorLike) -> Tensor: ...
+        def __rpow__(self, other: TensorLike) -> Tensor: ...
+        def __matmul__(self, other: TensorLike) -> Tensor: ...
+        def __rmatmul__(self, other: TensorLike) -> Tensor: ...
+        def __neg__(self) -> Tensor: ...
+        def __abs__(self) -> Tensor: ...
+        def __lt__(self, other: TensorLike) -> Tensor: ...
+        def __le__(self, other: TensorLike) -> Tensor: ...
+        def __gt__(self, other: TensorLike) -> Tensor: ...
+        def __ge__(self, other: TensorLike) -> Tensor: ...
+        def __eq__(self, other: object) -> Tensor: ...  # type: ignore[override]
+        def __ne__(self, other: object) -> Tensor: ...  # type: ignore[override]
+        def __getitem__(self, index: Any) -> Tensor: ...
+        def abs(self) -> Tensor: ...
+        def astype(self, dtype: DTypeLike) -> Tensor: ...
+        def clip(self, low: float | None = None, high: float | None = None) -> Tensor: ...
+        def exp(self) -> Tensor: ...
+        def log(self) -> Tensor: ...
+        def log_softmax(self, axis: int = -1) -> Tensor: ...
+        def logsumexp(self, axis: Axis = None, keepdims: bool = False) -> Tensor: ...
+        def max(self, axis: Axis = None, keepdims: bool = False) -> Tensor: ...
+        def maximum(self, other: TensorLike) -> Tensor: ...
+        def mean(self, axis: Axis = None, keepdims: bool = False) -> Tensor: ...
+        def min(self, axis: Axis = None, keepdims: bool = False) -> Tensor: ...
+        def minimum(self, other: TensorLike) -> Tensor: ...
+        def pad(self, widths: int | Sequence[Any], value: float = 0.0) -> Tensor: ...
+        def relu(self) -> Tensor: ...
+        def reshape(self, *shape: int | Sequence[int]) -> Tensor: ...
+        def sigmoid(self) -> Tensor: ...
+        def softmax(self, axis: int = -1) -> Tensor: ...
+        def sqrt(self) -> Tensor: ...
+        def sum(self, axis: Axis = None, keepdims: bool = False) -> Tensor: ...
+        def tanh(self) -> Tensor: ...
+        def transpose(self, *axes: int | Sequence[int]) -> Tensor: ...
+        def var(self, axis: Axis = None, ddof: int = 0, keepdims: bool = False) -> Tensor: ...
+
+else:
+    _Bound = object
+
+
+class Tensor(_Bound):
+    """An array that remembers how it was computed.
+
+    Args:
+        array: a NumPy or CuPy array, which is not copied, or anything `numpy.asarray` takes. Python
+            floats become float32; arrays keep their dtype, which must be boolean, integer, float32
+            or float64.
+        requires_grad: whether `backward` is to leave a gradient in `.grad`. Floating dtypes only.
+
+    Attributes:
+        data: the array.
+        grad: after `backward`, the gradient as an array of the same shape and dtype, added up over
+            calls until it is set to None; None before. Only tensors that the user made have one,
+            not the results of operations.
+        requires_grad: whether gradients flow to this tensor.
+
+    Raises:
+        TypeError: for a dtype that is not supported, or an integer tensor that requires a gradient.
+    """
+
+    __slots__ = ("__weakref__", "_node", "data", "grad", "requires_grad")
+
+    # NumPy then leaves `array + tensor` to Tensor.__radd__ instead of taking the tensor apart.
+    __array_ufunc__ = None
+
+    def __init__(self, array: Any, requires_grad: bool = False) -> None:
+        self.data = _as_array(array)
+        self.grad: Array | None = None
+        self.requires_grad = requires_grad
+        self._node: Node | None = None
+        if requires_grad and self.data.dtype.kind != "f":
+            raise TypeError(
+                f"only floating tensors can require a gradient, this one is {self.data.dtype}; "
+                "convert it with .astype(numpy.float32)"
+            )
+
+    # What it is
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Length of each axis."""
+        return self.data.shape
+
+    @property
+    def ndim(self) -> int:
+        """Number of axes."""
+        return self.data.ndim
+
+    @property
+    def size(self) -> int:
+        """Number of elements."""
+        return self.data.size
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Type of the elements."""
+        return self.data.dtype
+
+    @property
+    def device(self) -> str:
+        """Where the array lives: "cpu" or "gpu"."""
+        return backend.of(self.data).device
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def __repr__(self) -> str:
+        text = np.array2string(self.numpy(), separator=", ", prefix="Tensor(", threshold=100)
+        notes = "" if self.dtype == DEFAULT_FLOAT else f", dtype={self.dtype}"
+        notes += "" if self.device == "cpu" else f", device={self.device!r}"
+        notes += ", requires_grad=True" if self.requires_grad else ""
+        return f"Tensor({text}{notes})"
+
+    # Out of the graph
+
+    def item(self) -> Any:
+        """The only element, as a Python number. Raises ValueError if there is not exactly one."""
+        if self.size != 1:
+            raise ValueError(f"item() needs a tensor of one element, this one is {self.shape}")
+        return self.data.item()
+
+    def __float__(self) -> float:
+        return float(self.item())
+
+    def __int__(self) -> int:
+        return int(self.item())
+
+    def __bool__(self) -> bool:
+        if self.size != 1:
+            raise ValueError(
+                f"a tensor of shape {self.shape} is neither true nor false; "
+                "ask .data.any() or .data.all()"
+            )
+        return bool(self.item())
+
+    def numpy(self) -> Array:
+        """The values as a NumPy array: the same memory on the CPU, a copy from the GPU."""
+        return backend.of(self.data).to_host(self.data)
+
+    def detach(self) -> Tensor:
+        """The same array as a tensor of its own, which no gradient flows through."""
+        return Tensor(self.data)
+
+    def to(self, device: str) -> Tensor:
+        """The tensor on another device ("cpu", "gpu" or "auto"); itself if it is there already.
+
+        Gradients flow back across. Raises DeviceError where the device cannot be used.
+        """
+        here, there = backend.of(self.data), backend.named(device)
+        if here is there:
+            return self
+        return record(there.asarray(self.data), (self, here.asarray))
+
+    def zero_grad(self) -> None:
+        """Forget the gradient, so that the next `backward` starts from zero."""
+        self.grad = None
+
+    # The way back
+
+    def backward(self, grad: Any = None) -> None:
+        """Add the gradient of this tensor to `.grad` of every tensor that it was computed from.
+
+        Args:
+            grad: gradient with respect to this tensor, an array of its shape; 1 if left out, which
+                a tensor of one element allows.
+
+        The graph is let go on the way: the values saved for the gradients are freed.
+
+        Raises:
+            RuntimeError: if nothing here requires a gradient, or if the graph was let go before.
+            ValueError: if `grad` has another shape, or is left out with more than one element.
+            TypeError: if `grad` is itself to be differentiated.
+        """
+        seed = self._seed(grad)
+        uses = _count_uses(self)
+        gradients = {id(self): seed}
+        owned: set[int] = set()  # gradients no one else holds, which may be added to in place
+        ready = [self]
+        while ready:
+            tensor = ready.pop()
+            gradient = gradients.pop(id(tensor))
+            node = tensor._node
+            if node is None:
+                _accumulate(tensor, gradient, id(tensor) in owned)
+                continue
+            tensor._node = RELEASED
+            for source, rule in zip(node.inputs, node.rules, strict=True):
+                key = id(source)
+                passed = _fit(rule(gradient), source)
+                fresh = passed is not gradient and getattr(passed, "base", None) is None
+                if key not in gradients:
+                    gradients[key] = passed
+                    if fresh:
+                        owned.add(key)
+                elif key in owned:
+                    gradients[key] += passed
+                else:
+                    gradients[key] = gradients[key] + passed
+                    owned.add(key)
+                uses[key] -= 1
+                if not uses[key]:
+                    ready.append(source)
+
+    def _seed(self, grad: Any) -> Array:
+        """The gradient that `backward` starts with, checked."""
+        if not self.requires_grad:
+            raise RuntimeError(
+                "backward() on a tensor that no gradient flows to: it was computed from nothing "
+                "with requires_grad=True, or inside no_grad()"
+            )
+        here = backend.of(self.data)
+        if grad is None:
+            if self.size != 1:
+                raise ValueError(
+                    f"backward() without a gradient needs a tensor of one element, this one is "
+                    f"{self.shape}; take its sum() or mean(), or pass backward(grad)"
+                )
+            return here.xp.ones(self.shape, dtype=self.dtype)
+        if isinstance(grad, Tensor):
+            if grad.requires_grad:
+                raise TypeError(
+                    "backward(grad) with a gradient that requires a gradient: minidl computes "
+                    "first derivatives only; pass grad.detach()"
+                )
+            grad = grad.data
+        grad = _as_array(grad)
+        backend.shared_by(self.data, grad)
+        if grad.shape != self.shape:
+            raise ValueError(f"backward(grad): expected shape {self.shape}, got {grad.shape}")
+        return grad.astype(self.dtype, copy=False)
+
+
+TensorLike: TypeAlias = Tensor | Array | float | Sequence[Any]
+
+
+def record(value: Array, *edges: tuple[Tensor, Rule]) -> Tensor:
+    """Make the tensor that an operation returns, and note how gradients pass through it.
+
+    Args:
+        value: what the operation computed.
+        edges: for each input that can have a gradient, the input and its rule: a function from the
+            gradient with respect to `value` to the gradient with respect to the input. A rule need
+            not undo broadcasting. It must not change the array it is given, and it returns that
+            array, a view, or a new array: nothing that something else still holds.
+    """
+    out = Tensor.__new__(Tensor)
+    out.data = value if type(value) is np.ndarray else _as_array(value)
+    out.grad = None
+    out.requires_grad = False
+    out._node = None
+    if _mode.recording:
+        wanted = [edge for edge in edges if edge[0].requires_grad]
+        if wanted:
+            inputs, rules = zip(*wanted, strict=True)
+            out._node = Node(inputs, rules)
+            out.requires_grad = True
+    return out
+
+
+def _as_array(value: Any) -> Array:
+    """An array of a supported dtype, from an array, a number or nested lists of numbers."""
+    try:
+        backend.of(value)
+        array: Array = value
+    except TypeError:
+        if isinstance(value, Tensor):
+            raise TypeError("expected an array, got a Tensor; its array is .data") from None
+        array = np.asarray(value)
+        if array.dtype == np.float64 and not isinstance(value, np.generic):
+            array = array.astype(DEFAULT_FLOAT)  # Python's floats have no precision to keep
+    if array.dtype.kind not in "biu" and array.dtype not in (np.float32, np.float64):
+        raise TypeError(
+            f"expected booleans, integers, float32 or float64, got {array.dtype}; "
+            "convert the array first, for example with .astype(numpy.float32)"
+        )
+    return array
+
+
+def _inputs(tensor: Tensor) -> Iterator[Tensor]:
+    """The tensors that this one was computed from and that want a gradient."""
+    node = tensor._node
+    if node is RELEASED:
+        raise RuntimeError(
+            "this graph was let go by an earlier backward(); compute the loss again, or add up "
+            "several losses before one backward()"
+        )
+    return iter(node.inputs if node else ())
+
+
+def _count_uses(root: Tensor) -> dict[int, int]:
+    """How often each tensor below the root is an input; raises before anything is released."""
+    uses: dict[int, int] = {}
+    stack = [root]
+    while stack:
+        for source in _inputs(stack.pop()):
+            key = id(source)
+            if key not in uses:
+                uses[key] = 0
+                stack.append(source)
+            uses[key] += 1
+    return uses
+
+
+def _fit(gradient: Array, source: Tensor) -> Array:
+    """Undo broadcasting and promotion: bring a gradient to the shape and dtype of its tensor."""
+    shape = source.data.shape
+    if gradient.shape != shape:
+        added = gradient.ndim - len(shape)
+        stretched = tuple(
+            axis + added
+            for axis, length in enumerate(shape)
+            if length == 1 and gradient.shape[axis + added] != 1
+        )
+        gradient = gradient.sum(axis=(*range(added), *stretched), keepdims=True)
+        gradient = gradient.reshape(gradient.shape[added:])
+        if gradient.shape != shape:
+            raise RuntimeError(f"a rule returned shape {gradient.shape} for an input of {shape}")
+    if gradient.dtype != source.data.dtype:
+        gradient = gradient.astype(source.data.dtype)
+    return gradient
+
+
+def _accumulate(leaf: Tensor, gradient: Array, owned: bool) -> None:
+    """Add to `.grad`, which never shares its memory with another array."""
+    if leaf.grad is not None:
+        leaf.grad += gradient
+    elif owned:
+        leaf.grad = _as_array(gradient)
+    else:
+        leaf.grad = backend.of(leaf.data).xp.array(gradient)
