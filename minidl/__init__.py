@@ -60,6 +60,15 @@ from minidl.optim import (
     clip_grad_norm,
 )
 from minidl.tensor import Tensor, no_grad, record
+from minidl.training import (
+    History,
+    Trainer,
+    accuracy,
+    load_weights,
+    plot_history,
+    plot_predictions,
+    save_weights,
+)
 
 __all__ = [
     "FASHION_MNIST_CLASSES",
@@ -78,6 +87,7 @@ __all__ = [
     "Generator",
     "GlobalAvgPool",
     "GradientError",
+    "History",
     "Layer",
     "LeakyReLU",
     "MaxPool",
@@ -93,8 +103,10 @@ __all__ = [
     "StepDecay",
     "Tanh",
     "Tensor",
+    "Trainer",
     "WarmUp",
     "abs",
+    "accuracy",
     "avg_pool",
     "binary_cross_entropy",
     "clip",
@@ -109,6 +121,7 @@ __all__ = [
     "gradcheck",
     "leaky_relu",
     "load_idx",
+    "load_weights",
     "log",
     "log_softmax",
     "logsumexp",
@@ -123,10 +136,13 @@ __all__ = [
     "new_parameter",
     "no_grad",
     "pad",
+    "plot_history",
+    "plot_predictions",
     "record",
     "relu",
     "reshape",
     "save_idx",
+    "save_weights",
     "seed",
     "sigmoid",
     "softmax",

@@ -20,8 +20,8 @@ from minidl.backend import Array, of
 from minidl.kernels import scratch
 from minidl.kernels.window import Window
 
-# What the columns of one turn may take. Measured, see benchmarks/kernels.py: larger ones leave the
-# cache before the product reads them, smaller ones make products too small to run at full speed.
+# What the columns of one turn may take, chosen by measurement: larger ones leave the cache before
+# the product reads them, smaller ones make products too small to run at full speed.
 COLUMN_BYTES = {"cpu": 1 << 21, "gpu": 1 << 28}
 
 

@@ -1,0 +1,240 @@
+"""Fashion-MNIST: 70,000 pictures of clothing in ten classes, found or fetched, and verified.
+
+The data set is Zalando Research's (Xiao, Rasul and Vollgraf 2017, https://arxiv.org/abs/1708.07747,
+https://github.com/zalandoresearch/fashion-mnist). It has MNIST's four file names and shapes, so one
+is easily taken for the other. Whatever a file's origin, its decompressed bytes are therefore
+compared with the SHA-256 of the published ones before anything is made of them, and MNIST is
+refused by name.
+"""
+
+import hashlib
+import os
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from .fetch import debian_package, download, say
+from .idx import parse_idx, read_idx_bytes
+
+Bytes = npt.NDArray[np.uint8]
+
+FASHION_MNIST_CLASSES = (
+    "T-shirt/top",
+    "Trouser",
+    "Pullover",
+    "Dress",
+    "Coat",
+    "Sandal",
+    "Shirt",
+    "Sneaker",
+    "Bag",
+    "Ankle boot",
+)
+
+# SHA-256 of the decompressed files: a gzip file's own bytes depend on who packed it.
+SHA256 = {
+    "train-images-idx3-ubyte": "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
+    "train-labels-idx1-ubyte": "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9",
+    "t10k-images-idx3-ubyte": "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
+    "t10k-labels-idx1-ubyte": "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
+}
+
+# Plain MNIST: training images and labels, test images and labels.
+MNIST_SHA256 = {
+    "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
+    "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
+    "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
+    "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
+}
+
+# Zalando's repository, the copy that Keras uses, and Zalando's first address (HTTP only, which
+# the checksums make safe).
+ADDRESSES = (
+    "https://raw.githubusercontent.com/zalandoresearch/fashion-mnist/master/data/fashion/",
+    "https://storage.googleapis.com/tensorflow/tf-keras-datasets/",
+    "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",
+)
+
+DEBIAN_PACKAGE = "dataset-fashion-mnist"
+DEBIAN_FOLDER = Path("/usr/share/datasets/fashion-mnist")
+
+
+def fashion_mnist(
+    data_dir: str | os.PathLike[str] | None = None,
+) -> tuple[tuple[Bytes, Bytes], tuple[Bytes, Bytes]]:
+    """Fashion-MNIST as ``((x_train, y_train), (x_test, y_test))``, all uint8.
+
+    Images are (60000, 28, 28) and (10000, 28, 28), 0 for the background to 255; labels are
+    (60000,) and (10000,), indices into `FASHION_MNIST_CLASSES`.
+
+    The four files (``train-images-idx3-ubyte`` and so on, each with or without ``.gz``) are taken
+    from `data_dir` if it is given, else from the folder that the environment variable MINIDL_DATA
+    names. Such a folder has the last word: nothing is fetched in place of what it lacks, and
+    nothing in it is changed. With neither, the files are looked for in the cache
+    (``pooch.os_cache("minidl")/fashion-mnist``) and where the Debian package
+    dataset-fashion-mnist puts them, then fetched into the cache from the data set's public
+    addresses, or else out of that package where apt-get exists.
+
+    Raises FileNotFoundError, saying which files are missing, what was tried and what to do; and
+    ValueError for a file in a folder you named that is not the published one (damaged, or plain
+    MNIST).
+    """
+    if data_dir is not None:
+        arrays = _from_named_folder(Path(data_dir), "given as data_dir", "leave data_dir out")
+    elif folder := os.environ.get("MINIDL_DATA"):
+        arrays = _from_named_folder(Path(folder), "named by MINIDL_DATA", "unset MINIDL_DATA")
+    else:
+        arrays = _from_anywhere()
+    x_train, y_train, x_test, y_test = (arrays[name] for name in SHA256)
+    return (x_train, y_train), (x_test, y_test)
+
+
+def _from_named_folder(folder: Path, origin: str, escape: str) -> dict[str, Bytes]:
+    """All four files from the folder the user named, or an error."""
+    folder = folder.expanduser()
+    found: dict[str, Bytes] = {}
+    for name in SHA256:
+        array = _read_from(folder, name)
+        if array is not None:
+            found[name] = array
+    missing = _missing(found)
+    if missing:
+        state = "lacks" if folder.is_dir() else "is not an existing folder; expected in it:"
+        raise FileNotFoundError(
+            f"the folder {folder} ({origin}) {state} {', '.join(missing)} (with or without .gz). "
+            f"Put the files of Fashion-MNIST there, or {escape} to have them found or fetched"
+        )
+    return found
+
+
+def _from_anywhere() -> dict[str, Bytes]:
+    """All four files, each from the first source that has it, or an error that lists them all."""
+    found: dict[str, Bytes] = {}
+    tried: list[str] = []
+    for source in (_look_in_folders, _fetch_into_cache):
+        if _missing(found):
+            source(found, tried)
+    missing = _missing(found)
+    if missing:
+        raise FileNotFoundError(
+            f"Fashion-MNIST is not complete: {', '.join(missing)} could not be found or fetched.\n"
+            "Tried, in this order:\n"
+            + "".join(f"  - {line}\n" for line in tried)
+            + f"To place the files by hand, put {', '.join(SHA256)} (each with or without .gz) "
+            "into a folder of your choice, and name that folder in the environment variable "
+            "MINIDL_DATA or as data_dir (--data-dir in the examples)."
+        )
+    return found
+
+
+def _missing(found: dict[str, Bytes]) -> list[str]:
+    return [name for name in SHA256 if name not in found]
+
+
+def _look_in_folders(found: dict[str, Bytes], tried: list[str]) -> None:
+    """Add to `found` what the cache and Debian's folder hold, and to `tried` what they do not.
+
+    A file that is not the published one is told and passed over, not an error: these folders are
+    filled by programs, and what they lack can be had elsewhere.
+    """
+    for folder in (_cache_folder(), DEBIAN_FOLDER):
+        absent = []
+        for name in _missing(found):
+            try:
+                array = _read_from(folder, name)
+            except (OSError, ValueError) as error:
+                say(f"not used: {error}")
+                tried.append(str(error))
+                continue
+            if array is not None:
+                found[name] = array
+            else:
+                absent.append(name)
+        if absent:
+            tried.append(f"the folder {folder}: does not hold {', '.join(absent)}")
+
+
+def _fetch_into_cache(found: dict[str, Bytes], tried: list[str]) -> None:
+    """Add to `found` what can be fetched, and keep it in the cache for the next time."""
+    cache = _cache_folder()
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+        # Inside the cache: a finished file is moved out of it in one step, within a file system.
+        workshop = tempfile.TemporaryDirectory(
+            suffix=".part", dir=cache, ignore_cleanup_errors=True
+        )
+    except OSError as error:
+        tried.append(f"nothing was fetched, since the cache {cache} cannot be written: {error}")
+        return
+    with workshop as folder:
+        _from_addresses(Path(folder), found, tried)
+        if _missing(found):
+            _from_debian_package(Path(folder), found, tried)
+
+
+def _from_addresses(workshop: Path, found: dict[str, Bytes], tried: list[str]) -> None:
+    addresses = list(ADDRESSES)
+    for name in _missing(found):
+        path = workshop / f"{name}.gz"
+        for address in tuple(addresses):
+            try:
+                download(address + path.name, path)
+                found[name] = _move_to_cache(path, name)
+                break
+            except (OSError, ValueError) as error:
+                # Not asked again for the next file: a dead address costs its time-out each time.
+                addresses.remove(address)
+                tried.append(f"{address}{path.name}: {str(error).removeprefix(f'{path}: ')}")
+
+
+def _from_debian_package(workshop: Path, found: dict[str, Bytes], tried: list[str]) -> None:
+    try:
+        root = debian_package(DEBIAN_PACKAGE, workshop)
+        for name in _missing(found):
+            path = root / DEBIAN_FOLDER.relative_to("/") / f"{name}.gz"
+            found[name] = _move_to_cache(path, name)
+    except (OSError, ValueError) as error:
+        tried.append(f"the Debian package {DEBIAN_PACKAGE}: {error}")
+
+
+def _cache_folder() -> Path:
+    # Imported here, as pooch takes longer to import than the rest of minidl.data together.
+    import pooch
+
+    return Path(pooch.os_cache("minidl")) / "fashion-mnist"
+
+
+def _move_to_cache(path: Path, name: str) -> Bytes:
+    """Verify a fetched file and, only then, let it take its place in the cache."""
+    array = _read_verified(path, name)
+    path.replace(_cache_folder() / path.name)
+    return array
+
+
+def _read_from(folder: Path, name: str) -> Bytes | None:
+    """The array of the file `name` in `folder`, or None where there is no such file."""
+    for path in (folder / f"{name}.gz", folder / name):
+        try:
+            return _read_verified(path, name)
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+    return None
+
+
+def _read_verified(path: Path, name: str) -> Bytes:
+    """The array of one file, read once: decompressed, compared with its SHA-256, then parsed."""
+    data = read_idx_bytes(path)
+    digest = hashlib.sha256(data).hexdigest()
+    if digest in MNIST_SHA256:
+        raise ValueError(
+            f"{path}: this is MNIST (handwritten digits), not Fashion-MNIST; "
+            "the two have the same file names: put the file of Fashion-MNIST in its place"
+        )
+    if digest != SHA256[name]:
+        raise ValueError(
+            f"{path}: this is not Fashion-MNIST's {name}: expected decompressed bytes with SHA-256 "
+            f"{SHA256[name]}, got {digest}; put the published file in its place"
+        )
+    return parse_idx(data, path)

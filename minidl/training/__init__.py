@@ -1,0 +1,17 @@
+"""The training loop and what surrounds it."""
+
+from minidl.training.history import History
+from minidl.training.metrics import accuracy
+from minidl.training.plots import plot_history, plot_predictions
+from minidl.training.trainer import Trainer
+from minidl.training.weights import load_weights, save_weights
+
+__all__ = [
+    "History",
+    "Trainer",
+    "accuracy",
+    "load_weights",
+    "plot_history",
+    "plot_predictions",
+    "save_weights",
+]

@@ -1,0 +1,143 @@
+"""What training shows while it runs: nothing, a line an epoch, or a bar with the time left.
+
+The numbers are asked for only when they are shown, so that a GPU need not wait for them.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping
+from types import TracebackType
+from typing import TYPE_CHECKING, Self, TypeAlias
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+Measures: TypeAlias = Mapping[str, float]
+
+
+class Silent:
+    """Shows nothing."""
+
+    def __init__(self, epochs: int, batches: int) -> None:
+        self.epochs = epochs
+        self.batches = batches
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Leave the terminal as it was, also after an error."""
+
+    def start(self, epoch: int) -> None:
+        """An epoch begins, counted from 1."""
+
+    def advance(self, measures: Callable[[], Measures]) -> None:
+        """A batch is done; `measures` computes the means so far."""
+
+    def finish(self, epoch: int, measures: Measures, seconds: float) -> None:
+        """An epoch is done."""
+
+
+class Lines(Silent):
+    """Prints one line an epoch, as a log file wants it."""
+
+    def finish(self, epoch: int, measures: Measures, seconds: float) -> None:
+        """Print the epoch's line."""
+        print(
+            f"Epoch {epoch}/{self.epochs} - {_duration(seconds)} - {_numbers(measures)}", flush=True
+        )
+
+
+class Bar(Lines):
+    """Shows the epoch under way as a bar, which its line then takes the place of."""
+
+    # How often the numbers beside the bar are fetched, in seconds.
+    EVERY = 0.2
+
+    def __enter__(self) -> Self:
+        from rich.progress import (
+            BarColumn,
+            MofNCompleteColumn,
+            Progress,
+            TextColumn,
+            TimeRemainingColumn,
+        )
+
+        self._progress: Progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=None),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(compact=True),
+            TextColumn("{task.fields[numbers]}"),
+            transient=True,
+            expand=True,
+        )
+        self._shown = 0.0
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Take the bar away."""
+        self._progress.stop()
+
+    def start(self, epoch: int) -> None:
+        """Begin an empty bar."""
+        self._task = self._progress.add_task(
+            f"Epoch {epoch}/{self.epochs}", total=self.batches, numbers=""
+        )
+
+    def advance(self, measures: Callable[[], Measures]) -> None:
+        """Move the bar, and now and then the numbers."""
+        now = self._progress.get_time()
+        if now - self._shown < self.EVERY:
+            self._progress.advance(self._task)
+        else:
+            self._shown = now
+            self._progress.update(self._task, advance=1, numbers=_numbers(measures()))
+
+    def finish(self, epoch: int, measures: Measures, seconds: float) -> None:
+        """Put the epoch's line in the place of the bar."""
+        self._progress.remove_task(self._task)
+        super().finish(epoch, measures, seconds)
+
+
+def progress(verbose: int | str, epochs: int, batches: int) -> Silent:
+    """What shows a training of so many epochs and batches an epoch.
+
+    Args:
+        verbose: 0 for nothing, 1 for a bar, 2 for a line an epoch; "auto" for 1 on a terminal and
+            2 elsewhere.
+        epochs: how many there will be.
+        batches: how many an epoch has.
+
+    Raises:
+        ValueError: for any other `verbose`.
+    """
+    if verbose == "auto":
+        verbose = 1 if sys.stdout.isatty() else 2
+    kinds: dict[int | str, type[Silent]] = {0: Silent, 1: Bar, 2: Lines}
+    if verbose not in kinds:
+        raise ValueError(f'verbose must be 0, 1, 2 or "auto", got {verbose!r}')
+    return kinds[verbose](epochs, batches)
+
+
+def _numbers(measures: Measures) -> str:
+    return " - ".join(f"{name}: {value:.4f}" for name, value in measures.items())
+
+
+def _duration(seconds: float) -> str:
+    """Seconds as people say them: 4.2s, 1m 05s."""
+    if seconds < 60:
+        return f"{seconds:.1f}s"
+    return f"{int(seconds) // 60}m {int(seconds) % 60:02d}s"

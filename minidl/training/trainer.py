@@ -1,0 +1,270 @@
+"""The training loop: batches in, gradients back, one step of the optimizer, and what came of it.
+
+Nothing here is more than convenience. A loop written by hand over the same model, loss and
+optimizer does the same; `examples/training_loop.py` shows one.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from minidl import backend
+from minidl.backend import Array, Generator, default_generator
+from minidl.data.batches import batch_count, batch_indices
+from minidl.layers import Module, Sequential, Softmax
+from minidl.losses import cross_entropy
+from minidl.ops import probability
+from minidl.optim import Optimizer, clip_grad_norm
+from minidl.tensor import Tensor, no_grad
+from minidl.training.history import History
+from minidl.training.metrics import accuracy
+from minidl.training.progress import progress
+
+Measure: TypeAlias = Callable[[Tensor, Tensor], Tensor]
+
+
+class Trainer:
+    """Fits a model to data, and says how well it does.
+
+    Args:
+        model: whose parameters have been made, by an input_shape or a first batch.
+        loss: a function of outputs and labels that returns a single number to minimise, the mean
+            over the batch. `cross_entropy` takes the outputs of a Sequential that ends in softmax
+            for the probabilities they are.
+        optimizer: over the model's parameters.
+        metrics: further functions of outputs and labels, by name, each the mean over the batch;
+            {"accuracy": accuracy} if None and the loss is cross_entropy.
+        clip_norm: the largest norm of all gradients together, see `clip_grad_norm`; None for any.
+
+    Inputs of every dtype are converted, batch by batch, to the dtype and the device of the model.
+    """
+
+    def __init__(
+        self,
+        model: Module,
+        loss: Measure,
+        optimizer: Optimizer,
+        *,
+        metrics: Mapping[str, Measure] | None = None,
+        clip_norm: float | None = None,
+    ) -> None:
+        self.model = model
+        self.optimizer = optimizer
+        if metrics is None:
+            metrics = {"accuracy": accuracy} if loss is cross_entropy else {}
+        if loss is cross_entropy and _ends_in_softmax(model):
+            loss = partial(cross_entropy, from_logits=False)
+        self.loss = loss
+        self.metrics = dict(metrics)
+        self.clip_norm = clip_norm
+
+    def fit(
+        self,
+        x: Any,
+        y: Any,
+        epochs: int = 1,
+        batch_size: int = 32,
+        validation_data: tuple[Any, Any] | None = None,
+        *,
+        shuffle: bool = True,
+        verbose: int | str = "auto",
+        generator: Generator = default_generator,
+    ) -> History:
+        """Train on every sample once an epoch.
+
+        Args:
+            x: inputs, (N, ...).
+            y: labels, (N, ...), as the loss takes them.
+            epochs: how often to go through the data.
+            batch_size: samples a step; the last batch of an epoch may be smaller.
+            validation_data: inputs and labels to evaluate after each epoch, which nothing is
+                learned from.
+            shuffle: whether each epoch takes the samples in another order.
+            verbose: 0 shows nothing, 1 a bar with the time left, 2 a line an epoch; "auto" is 1 on
+                a terminal and 2 elsewhere.
+            generator: where the order comes from; the one that `seed` seeds by default.
+
+        Returns:
+            Loss and metrics of each epoch.
+
+        Raises:
+            ValueError, TypeError: if there is no data, inputs and labels differ in number, or a
+                batch does not suit the model or the loss.
+        """
+        samples = _check(x, y, "fit")
+        if validation_data is not None:
+            _check(*validation_data, "validation_data")
+        if epochs < 1:
+            raise ValueError(f"epochs must be at least 1, got {epochs}")
+        history = History()
+        with (
+            progress(verbose, epochs, batch_count(samples, max(batch_size, 1))) as shown,
+            _mode(self.model, training=True),
+        ):
+            for epoch in range(1, epochs + 1):
+                started = time.perf_counter()
+                shown.start(epoch)
+                means = _Means()
+                rng = generator.host if shuffle else None
+                for index in batch_indices(samples, batch_size, rng):
+                    inputs, labels = self._batch(x, index), self._batch(y, index, labels=True)
+                    means.add(self.train_step(inputs, labels), len(labels))
+                    shown.advance(means.values)
+                measures = means.values()
+                if validation_data is not None:
+                    for name, value in self.evaluate(*validation_data).items():
+                        measures[f"val_{name}"] = value
+                seconds = time.perf_counter() - started
+                history.append(measures, seconds)
+                shown.finish(epoch, measures, seconds)
+        return history
+
+    def train_step(self, x: Tensor, y: Tensor) -> dict[str, Tensor]:
+        """One step on one batch: loss, gradients, update.
+
+        Args:
+            x: inputs (N, ...), in the dtype and on the device of the model.
+            y: labels (N, ...), on the device of the model.
+
+        Returns:
+            The loss and the metrics of the batch, before the update.
+        """
+        outputs = self.model(x)
+        loss = self.loss(outputs, y)
+        self.optimizer.zero_grad()
+        loss.backward()
+        if self.clip_norm is not None:
+            clip_grad_norm(self.optimizer.params, self.clip_norm)
+        self.optimizer.step()
+        return self._measure(loss, outputs, y)
+
+    def evaluate(self, x: Any, y: Any, batch_size: int = 256) -> dict[str, float]:
+        """The mean loss and metrics over a data set, in evaluation mode.
+
+        Args:
+            x: inputs, (N, ...).
+            y: labels, (N, ...).
+            batch_size: samples at a time; the result does not depend on it but for rounding.
+
+        Returns:
+            "loss" and one entry for each metric.
+
+        Raises:
+            ValueError, TypeError: as `fit`.
+        """
+        samples = _check(x, y, "evaluate")
+        means = _Means()
+        with no_grad(), _mode(self.model, training=False):
+            for index in batch_indices(samples, batch_size):
+                labels = self._batch(y, index, labels=True)
+                outputs = self.model(self._batch(x, index))
+                loss = self.loss(outputs, labels)
+                means.add(self._measure(loss, outputs, labels), len(labels))
+        return means.values()
+
+    def predict(self, x: Any, batch_size: int = 256) -> Array:
+        """The model's outputs for every sample, in evaluation mode.
+
+        Args:
+            x: inputs, (N, ...).
+            batch_size: samples at a time.
+
+        Returns:
+            A NumPy array (N, ...).
+
+        Raises:
+            ValueError, TypeError: if there is no data, or it does not suit the model.
+        """
+        samples = _length(x, "predict")
+        with no_grad(), _mode(self.model, training=False):
+            parts = [
+                self.model(self._batch(x, index)).numpy()
+                for index in batch_indices(samples, batch_size)
+            ]
+        return np.concatenate(parts)
+
+    def _measure(self, loss: Tensor, outputs: Tensor, y: Tensor) -> dict[str, Tensor]:
+        outputs = outputs.detach()
+        measured = {name: metric(outputs, y) for name, metric in self.metrics.items()}
+        return {"loss": loss.detach(), **measured}
+
+    def _batch(self, data: Any, index: slice | Array, labels: bool = False) -> Tensor:
+        """Some samples, on the model's device; inputs in the model's dtype too."""
+        parameter = next(iter(self.optimizer.params)).data
+        here = backend.of(parameter)
+        if isinstance(data, Tensor):
+            data = data.data
+        array = here.asarray(data[index])
+        if not labels:
+            array = array.astype(parameter.dtype, copy=False)
+        return Tensor(array)
+
+
+class _Means:
+    """Means over samples, of numbers that are means over batches. Kept where the numbers are."""
+
+    def __init__(self) -> None:
+        self.samples = 0
+        self.sums: dict[str, Array] = {}
+
+    def add(self, measured: Mapping[str, Tensor], samples: int) -> None:
+        """Add one batch of so many samples."""
+        self.samples += samples
+        for name, value in measured.items():
+            # float64: thousands of batches add up, and float32 would show it in the fourth digit
+            weighted = value.data.astype(np.float64) * samples
+            self.sums[name] = self.sums[name] + weighted if name in self.sums else weighted
+
+    def values(self) -> dict[str, float]:
+        """The means so far, as Python numbers."""
+        return {name: float(total) / self.samples for name, total in self.sums.items()}
+
+
+@contextmanager
+def _mode(model: Module, *, training: bool) -> Iterator[None]:
+    """Training or evaluation mode until the block ends; then each module's own again."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.train(training)
+    try:
+        yield
+    finally:
+        for module, before in modes:
+            module.training = before
+
+
+def _ends_in_softmax(model: Module) -> bool:
+    """Whether a model's outputs are probabilities already."""
+    while isinstance(model, Sequential):
+        model = model.layers[-1]
+    return isinstance(model, Softmax) or getattr(model, "activation", None) is probability.softmax
+
+
+def _length(x: Any, name: str) -> int:
+    """The number of samples. Raises ValueError if there is none, TypeError if x is no array."""
+    if not isinstance(x, Tensor):
+        try:
+            backend.of(x)
+        except TypeError:
+            raise TypeError(
+                f"{name} expects arrays or tensors, got {type(x).__name__}; "
+                "convert it with numpy.asarray"
+            ) from None
+    if x.ndim < 1 or not len(x):
+        raise ValueError(f"{name} expects at least one sample, got data of shape {x.shape}")
+    return len(x)
+
+
+def _check(x: Any, y: Any, name: str) -> int:
+    """The number of samples. Raises ValueError or TypeError if x and y are no data set."""
+    samples = _length(x, name)
+    if _length(y, name) != samples:
+        raise ValueError(
+            f"{name} expects as many labels as inputs, got {samples} inputs and {len(y)} labels"
+        )
+    return samples
