@@ -1,0 +1,82 @@
+"""What the Fashion-MNIST programs beside this file share: options, training, results, pictures.
+
+Each of them defines a model and calls `run`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+import minidl
+
+
+def options(description: str, name: str) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
+    parser.add_argument("--device", choices=["auto", "cpu", "gpu"], default="auto")
+    parser.add_argument("--epochs", type=positive, default=5)
+    parser.add_argument("--batch-size", type=positive, default=32)
+    parser.add_argument("--lr", type=float, default=0.001, help="Adam's learning rate")
+    parser.add_argument("--seed", type=int, default=0, help="for weights and batch order")
+    parser.add_argument("--data-dir", type=Path, help="folder with the four Fashion-MNIST files")
+    parser.add_argument("--out", type=Path, default=Path("runs") / name, help="for the results")
+    return parser.parse_args()
+
+
+def positive(text: str) -> int:
+    """An integer of at least one."""
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1, got {number}")
+    return number
+
+
+def run(description: str, name: str, build: Callable[[], minidl.Sequential]) -> None:
+    """Train the model that `build` makes, print how it does on the test set, save the results."""
+    args = options(description, name)
+    try:
+        device = minidl.find_device(args.device)
+        (x_train, y_train), (x_test, y_test) = minidl.fashion_mnist(args.data_dir)
+        args.out.mkdir(parents=True, exist_ok=True)
+    except (minidl.DeviceError, OSError, ValueError) as error:
+        sys.exit(f"{Path(sys.argv[0]).name}: {error}")
+
+    # Images (N, 28, 28) of bytes become (N, 28, 28, 1) between 0 and 1.
+    x_train = x_train[..., None].astype(np.float32) / 255
+    x_test = x_test[..., None].astype(np.float32) / 255
+
+    minidl.seed(args.seed)
+    model = build()
+    model.summary()
+    model.to(device)
+    print(f"Training on the {device}, {len(x_train):,} images, {len(x_test):,} to test")
+
+    trainer = minidl.Trainer(
+        model, minidl.cross_entropy, minidl.Adam(model.parameters(), lr=args.lr)
+    )
+    history = trainer.fit(
+        x_train, y_train, args.epochs, args.batch_size, validation_data=(x_test, y_test)
+    )
+
+    result = trainer.evaluate(x_test, y_test)
+    print(f"Test loss {result['loss']:.4f}, test accuracy {result['accuracy']:.4f}")
+
+    shown = 30
+    probabilities = minidl.softmax(trainer.predict(x_test[:shown])).numpy()
+    minidl.save_weights(model, args.out / "weights.safetensors")
+    minidl.plot_history(history, args.out / "history.png")
+    minidl.plot_predictions(
+        x_test[:shown],
+        probabilities,
+        y_test[:shown],
+        minidl.FASHION_MNIST_CLASSES,
+        args.out / "predictions.png",
+    )
+    print(f"Saved weights.safetensors, history.png and predictions.png in {args.out}")

@@ -1,0 +1,417 @@
+"""The trainer, its history, what it shows, and the files and pictures it leaves."""
+
+import io
+import struct
+import sys
+
+import numpy as np
+import pytest
+
+import minidl
+from minidl.training import progress as progress_module
+
+
+def clusters(samples=200, classes=3, seed=0):
+    """Points around `classes` corners, which a small model separates."""
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, classes, samples)
+    corners = 3 * np.eye(classes, 5)
+    return (corners[labels] + rng.normal(0, 0.5, (samples, 5))).astype(np.float32), labels
+
+
+def small_model(last=None):
+    layers = [minidl.Dense(16, activation="relu"), minidl.Dense(3, activation=last)]
+    return minidl.Sequential(layers, input_shape=(5,))
+
+
+def small_trainer(seed=0, last=None, **kwargs):
+    minidl.seed(seed)
+    model = small_model(last)
+    optimizer = minidl.Adam(model.parameters(), lr=0.01)
+    return minidl.Trainer(model, minidl.cross_entropy, optimizer, **kwargs)
+
+
+def test_fit_learns_and_records_every_epoch():
+    x, y = clusters()
+    trainer = small_trainer()
+    history = trainer.fit(x, y, epochs=10, validation_data=clusters(seed=1), verbose=0)
+    assert len(history) == len(history.seconds) == 10
+    assert set(history) == {"loss", "accuracy", "val_loss", "val_accuracy"}
+    assert all(len(history[name]) == 10 for name in history)
+    assert history["loss"][-1] < history["loss"][0] / 3
+    assert history["val_accuracy"][-1] > 0.95
+
+
+def test_one_batch_trains_to_zero_loss():
+    rng = np.random.default_rng(0)
+    x = rng.random((32, 8, 8, 1), dtype=np.float32)
+    y = rng.integers(0, 10, 32)
+    minidl.seed(0)
+    model = minidl.Sequential(
+        [
+            minidl.Conv2D(8, 3, padding="same", activation="relu"),
+            minidl.MaxPool(2),
+            minidl.Flatten(),
+            minidl.Dense(32, activation="relu"),
+            minidl.Dense(10),
+        ],
+        input_shape=(8, 8, 1),
+    )
+    trainer = minidl.Trainer(model, minidl.cross_entropy, minidl.Adam(model.parameters(), lr=0.01))
+    trainer.fit(x, y, epochs=200, verbose=0)
+    result = trainer.evaluate(x, y)
+    assert result["loss"] < 1e-3
+    assert result["accuracy"] == 1
+
+
+def test_two_runs_with_one_seed_are_bit_identical():
+    def run():
+        minidl.seed(7)
+        model = minidl.Sequential(
+            [
+                minidl.Conv2D(4, 3, padding="same", activation="relu"),
+                minidl.BatchNorm(),
+                minidl.Dropout(0.3),
+                minidl.MaxPool(2),
+                minidl.Flatten(),
+                minidl.Dense(3),
+            ],
+            input_shape=(6, 6, 1),
+        )
+        x = np.random.default_rng(0).random((70, 6, 6, 1), dtype=np.float32)
+        y = np.arange(70) % 3
+        trainer = minidl.Trainer(
+            model, minidl.cross_entropy, minidl.SGD(model.parameters(), momentum=0.9)
+        )
+        history = trainer.fit(x, y, epochs=3, verbose=0)
+        return history.history, {n: a.tobytes() for n, a in model.state_dict().items()}
+
+    assert run() == run()
+
+
+def test_the_seed_decides_weights_and_order():
+    x, y = clusters()
+    losses = {seed: small_trainer(seed).fit(x, y, verbose=0)["loss"] for seed in (0, 1)}
+    assert losses[0] != losses[1]
+
+
+def test_fit_sees_every_sample_once_an_epoch_shuffled_or_not():
+    x = np.arange(10, dtype=np.float32)[:, None]
+    seen = []
+
+    class Recorder(minidl.Module):
+        def __init__(self):
+            self.weight = minidl.Parameter(np.zeros((1, 1), np.float32))
+
+        def forward(self, batch):
+            seen.append(batch.numpy()[:, 0].tolist())
+            return batch @ self.weight
+
+    model = Recorder()
+    trainer = minidl.Trainer(model, minidl.mse, minidl.SGD(model.parameters()))
+    trainer.fit(x, x, batch_size=4, shuffle=False, verbose=0)
+    assert seen == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
+    seen.clear()
+    trainer.fit(x, x, epochs=2, batch_size=4, verbose=0)
+    epochs = [[*a, *b, *c] for a, b, c in (seen[:3], seen[3:])]
+    assert sorted(epochs[0]) == sorted(epochs[1]) == list(range(10))
+    assert epochs[0] != epochs[1]
+
+
+def test_the_last_smaller_batch_weighs_by_its_samples():
+    x, y = clusters(samples=50)
+    trainer = small_trainer()
+    by_parts = trainer.evaluate(x, y, batch_size=32)
+    at_once = trainer.evaluate(x, y, batch_size=50)
+    assert by_parts == pytest.approx(at_once, rel=1e-6)
+
+
+def test_a_hand_written_loop_gives_what_the_trainer_gives():
+    x, y = clusters(samples=96)
+    trainer = small_trainer()
+    trainer.fit(x, y, batch_size=32, shuffle=False, verbose=0)
+    minidl.seed(0)
+    model = small_model()
+    optimizer = minidl.Adam(model.parameters(), lr=0.01)
+    for start in range(0, 96, 32):
+        loss = minidl.cross_entropy(model(x[start : start + 32]), y[start : start + 32])
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    for name, array in trainer.model.state_dict().items():
+        assert np.array_equal(array, model.state_dict()[name]), name
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int64, np.float64, np.float32])
+def test_inputs_of_every_dtype_train_in_the_models_dtype(dtype):
+    x = np.random.default_rng(0).integers(0, 200, (20, 5)).astype(dtype)
+    trainer = small_trainer()
+    trainer.fit(x, np.arange(20) % 3, verbose=0)
+    assert trainer.predict(x).dtype == np.float32
+    assert all(p.dtype == np.float32 for p in trainer.model.parameters())
+
+
+def test_a_model_that_ends_in_softmax_trains_like_one_that_does_not():
+    x, y = clusters()
+    plain = small_trainer().fit(x, y, epochs=2, verbose=0)
+    by_activation = small_trainer(last="softmax").fit(x, y, epochs=2, verbose=0)
+    assert by_activation["loss"] == pytest.approx(plain["loss"], rel=1e-5)
+    minidl.seed(0)
+    layers = [*small_model().layers, minidl.Softmax()]
+    model = minidl.Sequential([minidl.Sequential(layers)])
+    optimizer = minidl.Adam(model.parameters(), lr=0.01)
+    by_layer = minidl.Trainer(model, minidl.cross_entropy, optimizer).fit(x, y, 2, verbose=0)
+    assert by_layer["loss"] == pytest.approx(plain["loss"], rel=1e-5)
+
+
+def test_one_hot_labels_and_columns_of_labels_train_alike():
+    x, y = clusters()
+    expected = small_trainer().fit(x, y, verbose=0).history
+    column = small_trainer().fit(x, y[:, None].astype(np.uint8), verbose=0).history
+    assert column == expected
+    one_hot = small_trainer().fit(x, np.eye(3, dtype=np.float32)[y], verbose=0).history
+    assert one_hot["loss"] == pytest.approx(expected["loss"], rel=1e-6)
+    assert one_hot["accuracy"] == expected["accuracy"]
+
+
+def test_modes_are_those_of_before_and_dropout_is_off_in_evaluation():
+    model = minidl.Sequential([minidl.Dropout(0.5), minidl.Dense(3)], input_shape=(5,))
+    model.layers[0].training = False  # a layer that the user froze
+    trainer = minidl.Trainer(model, minidl.cross_entropy, minidl.SGD(model.parameters()))
+    x, y = clusters()
+    assert np.array_equal(trainer.predict(x), trainer.predict(x))
+    trainer.fit(x, y, verbose=0)
+    assert not model.layers[0].training
+    assert model.training
+
+
+def test_validation_changes_nothing_that_is_learned():
+    x, y = clusters()
+    states = []
+    for validation_data in (None, clusters(seed=1)):
+        trainer = small_trainer()
+        trainer.fit(x, y, 2, validation_data=validation_data, verbose=0)
+        states.append(trainer.model.state_dict())
+    for name, array in states[0].items():
+        assert np.array_equal(array, states[1][name])
+
+
+def test_clip_norm_bounds_the_step():
+    x, y = clusters()
+    minidl.seed(0)
+    model = small_model()
+    before = model.state_dict()
+    trainer = minidl.Trainer(
+        model, minidl.cross_entropy, minidl.SGD(model.parameters(), lr=1.0), clip_norm=0.01
+    )
+    trainer.fit(x, y, batch_size=len(x), verbose=0)
+    moved = sum(((a - before[n]) ** 2).sum() for n, a in model.state_dict().items()) ** 0.5
+    assert moved == pytest.approx(0.01, rel=1e-3)
+
+
+def test_metrics_of_the_user_are_measured():
+    x = np.random.default_rng(0).random((20, 5), dtype=np.float32)
+    model = minidl.Sequential([minidl.Dense(1)], input_shape=(5,))
+
+    def mean_error(outputs, targets):
+        return minidl.abs(outputs - targets).mean()
+
+    trainer = minidl.Trainer(
+        model, minidl.mse, minidl.SGD(model.parameters()), metrics={"mae": mean_error}
+    )
+    assert set(trainer.fit(x, x[:, :1], verbose=0)) == {"loss", "mae"}
+
+
+def test_accuracy_of_known_outputs():
+    outputs = np.array([[1.0, 2.0], [3.0, 0.0], [0.0, 1.0], [5.0, 4.0]], np.float32)
+    assert minidl.accuracy(outputs, [1, 0, 0, 0]).item() == 0.75
+    assert minidl.accuracy(outputs, np.eye(2, dtype=np.float32)[[1, 0, 0, 0]]).item() == 0.75
+    with pytest.raises(ValueError, match=r"accuracy expects outputs \(N, C\), got shape \(4,\)"):
+        minidl.accuracy(outputs[:, 0], [1, 0, 0, 0])
+
+
+# What it shows
+
+
+def test_silence_on_demand(capsys):
+    x, y = clusters()
+    small_trainer().fit(x, y, epochs=2, verbose=0)
+    assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("verbose", [2, "auto"])
+def test_one_line_an_epoch_where_there_is_no_terminal(capsys, verbose):
+    x, y = clusters()
+    small_trainer().fit(x, y, epochs=2, validation_data=(x, y), verbose=verbose)
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 2
+    assert lines[1].startswith("Epoch 2/2 - ")
+    for name in ("loss: ", " accuracy: ", "val_loss: ", "val_accuracy: "):
+        assert name in lines[1]
+
+
+class Terminal(io.StringIO):
+    """Somewhere to print that says it is a terminal."""
+
+    def isatty(self):
+        return True
+
+
+def test_a_bar_with_the_time_left_on_a_terminal(monkeypatch):
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stdout", terminal)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setattr(progress_module.Bar, "EVERY", 0.0)
+    x, y = clusters()
+    small_trainer().fit(x, y, epochs=2, batch_size=2)
+    text = terminal.getvalue()
+    assert "/100" in text  # batches done, of all
+    assert "Epoch 2/2 - " in text  # the line that stays
+
+
+def test_numbers_are_fetched_only_when_shown():
+    calls = []
+    shown = progress_module.progress(2, 1, 10)
+    with shown:
+        shown.start(1)
+        for _ in range(10):
+            shown.advance(lambda: calls.append(1) or {})
+    assert not calls
+
+
+def test_an_error_takes_the_bar_away(monkeypatch):
+    monkeypatch.setattr(sys, "stdout", Terminal())
+    monkeypatch.setenv("TERM", "xterm")
+    x, y = clusters()
+    with pytest.raises(ValueError, match="labels from 0 to 2"):
+        small_trainer().fit(x, y + 7, verbose=1)
+    small_trainer().fit(x, y, verbose=1)  # a second bar would refuse if the first were alive
+
+
+# What goes wrong
+
+
+@pytest.mark.parametrize(
+    ("x", "y", "message"),
+    [
+        (np.zeros((0, 5)), np.zeros(0, int), r"at least one sample, got data of shape \(0, 5\)"),
+        (np.zeros((4, 5)), np.zeros(3, int), "got 4 inputs and 3 labels"),
+        (np.float32(3), np.zeros(3, int), "at least one sample"),
+        (np.zeros((4, 5)), np.full(4, 3), r"labels from 0 to 2 for 3 classes"),
+        (np.zeros((4, 5)), np.full(4, -1), r"got labels from -1 to -1"),
+        (np.zeros((4, 6)), np.zeros(4, int), r"Dense 'dense': expects input \(\.\.\., 5\)"),
+    ],
+)
+def test_bad_data_is_refused_with_what_was_expected_and_what_came(x, y, message):
+    with pytest.raises((ValueError, TypeError), match=message):
+        small_trainer().fit(np.asarray(x), y, verbose=0)
+
+
+def test_lists_are_refused_with_a_way_out():
+    with pytest.raises(TypeError, match=r"expects arrays or tensors, got list; .*numpy\.asarray"):
+        small_trainer().fit([[1.0] * 5], [0])
+
+
+def test_bad_arguments_are_named():
+    x, y = clusters()
+    trainer = small_trainer()
+    with pytest.raises(ValueError, match="epochs must be at least 1, got 0"):
+        trainer.fit(x, y, epochs=0)
+    with pytest.raises(ValueError, match="batch_size must be at least 1, got 0"):
+        trainer.fit(x, y, batch_size=0, verbose=0)
+    with pytest.raises(ValueError, match="verbose must be 0, 1, 2"):
+        trainer.fit(x, y, verbose=3)
+    with pytest.raises(ValueError, match="validation_data expects as many labels"):
+        trainer.fit(x, y, validation_data=(x, y[:5]), verbose=0)
+
+
+# Weights and pictures
+
+
+def test_weights_come_back_as_they_were(tmp_path):
+    model, other = small_model(), small_model()
+    minidl.save_weights(model, tmp_path / "weights.safetensors")
+    minidl.load_weights(other, tmp_path / "weights.safetensors")
+    for name, array in model.state_dict().items():
+        assert np.array_equal(array, other.state_dict()[name])
+    assert [path.name for path in tmp_path.iterdir()] == ["weights.safetensors"]
+
+
+def test_weights_that_do_not_fit_change_nothing(tmp_path):
+    path = tmp_path / "weights.safetensors"
+    wide = minidl.Sequential([minidl.Dense(17), minidl.Dense(3)], input_shape=(5,))
+    minidl.save_weights(wide, path)
+    model = small_model()
+    before = model.state_dict()
+    with pytest.raises(ValueError, match=r"weights\.safetensors: .*'dense\.weight' expects shape"):
+        minidl.load_weights(model, path)
+    assert all(np.array_equal(a, before[n]) for n, a in model.state_dict().items())
+
+
+def test_a_broken_weight_file_is_named(tmp_path):
+    path = tmp_path / "weights.safetensors"
+    minidl.save_weights(small_model(), path)
+    path.write_bytes(path.read_bytes()[:-3])
+    with pytest.raises(ValueError, match=r"weights\.safetensors"):
+        minidl.load_weights(small_model(), path)
+    with pytest.raises(FileNotFoundError):
+        minidl.load_weights(small_model(), tmp_path / "absent")
+
+
+def test_saving_that_fails_keeps_the_older_file(tmp_path, monkeypatch):
+    path = tmp_path / "weights.safetensors"
+    minidl.save_weights(small_model(), path)
+    before = path.read_bytes()
+
+    def full_disk(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("pathlib.Path.write_bytes", full_disk)
+    with pytest.raises(OSError, match="No space left"):
+        minidl.save_weights(small_model(), path)
+    assert path.read_bytes() == before
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def png_size(path):
+    header = path.read_bytes()[:24]
+    assert header[:8] == b"\x89PNG\r\n\x1a\n"
+    return struct.unpack(">II", header[16:])
+
+
+@pytest.mark.parametrize("epochs", [1, 4])
+def test_curves_are_drawn(tmp_path, epochs):
+    x, y = clusters()
+    history = small_trainer().fit(x, y, epochs, validation_data=(x, y), verbose=0)
+    minidl.plot_history(history, tmp_path / "history.png")
+    width, height = png_size(tmp_path / "history.png")
+    assert width > 2 * height  # two panels side by side
+    with pytest.raises(ValueError, match="at least one epoch"):
+        minidl.plot_history(minidl.History(), tmp_path / "empty.png")
+
+
+@pytest.mark.parametrize("shape", [(7, 4, 4), (7, 4, 4, 1), (7, 4, 4, 3)])
+def test_predictions_are_titled_and_coloured(tmp_path, shape):
+    probabilities = np.tile(np.array([0.87, 0.13], np.float32), (7, 1))
+    labels = np.array([0, 1, 0, 0, 0, 0, 0])
+    path = tmp_path / "predictions.svg"
+    images = np.random.default_rng(0).random(shape)
+    import matplotlib as mpl
+
+    with mpl.rc_context({"svg.fonttype": "none"}):
+        minidl.plot_predictions(images, probabilities, labels, ["cat", "dog"], path, columns=3)
+    picture = path.read_text()
+    right = [line for line in picture.splitlines() if "cat 87% (cat)" in line]
+    wrong = [line for line in picture.splitlines() if "cat 87% (dog)" in line]
+    assert len(right) == 6
+    assert len(wrong) == 1
+    assert all("#1f5fbf" in line for line in right)
+    assert "#c8102e" in wrong[0]
+
+
+def test_predictions_that_do_not_agree_are_refused(tmp_path):
+    images, scores = np.zeros((2, 4, 4)), np.zeros((2, 3))
+    with pytest.raises(ValueError, match="2 images, 2 predictions, 1 labels"):
+        minidl.plot_predictions(images, scores, np.zeros(1), "abc", tmp_path / "p.png")
+    with pytest.raises(ValueError, match="3 classes and 2 names"):
+        minidl.plot_predictions(images, scores, np.zeros(2), "ab", tmp_path / "p.png")
