@@ -23,7 +23,7 @@ def options(description: str, name: str) -> argparse.Namespace:
     parser.add_argument("--device", choices=["auto", "cpu", "gpu"], default="auto")
     parser.add_argument("--epochs", type=positive, default=5)
     parser.add_argument("--batch-size", type=positive, default=32)
-    parser.add_argument("--lr", type=float, default=0.001, help="Adam's learning rate")
+    parser.add_argument("--lr", type=float, default=0.001, help="Adam's first learning rate")
     parser.add_argument("--seed", type=int, default=0, help="for weights and batch order")
     parser.add_argument("--data-dir", type=Path, help="folder with the four Fashion-MNIST files")
     parser.add_argument("--out", type=Path, default=Path("runs") / name, help="for the results")
@@ -58,9 +58,10 @@ def run(description: str, name: str, build: Callable[[], minidl.Sequential]) -> 
     model.to(device)
     print(f"Training on the {device}, {len(x_train):,} images, {len(x_test):,} to test")
 
-    trainer = minidl.Trainer(
-        model, minidl.cross_entropy, minidl.Adam(model.parameters(), lr=args.lr)
-    )
+    # A rate that falls to zero ends each run at rest; a constant one ends wherever noise left it.
+    steps = args.epochs * -(-len(x_train) // args.batch_size)
+    optimizer = minidl.Adam(model.parameters(), lr=minidl.CosineDecay(args.lr, steps))
+    trainer = minidl.Trainer(model, minidl.cross_entropy, optimizer)
     history = trainer.fit(
         x_train, y_train, args.epochs, args.batch_size, validation_data=(x_test, y_test)
     )

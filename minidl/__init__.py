@@ -70,6 +70,8 @@ from minidl.training import (
     save_weights,
 )
 
+__version__ = "0.1.0"
+
 __all__ = [
     "FASHION_MNIST_CLASSES",
     "SGD",

@@ -169,4 +169,6 @@ def _reduce(losses: Tensor, reduction: str) -> Tensor:
         raise ValueError(f"reduction must be one of {', '.join(REDUCTIONS)}; got {reduction!r}")
     if reduction == "none":
         return losses
+    if reduction == "mean" and not losses.size:
+        raise ValueError("the mean loss needs at least one sample, got an empty batch")
     return reductions.mean(losses) if reduction == "mean" else reductions.sum(losses)

@@ -30,9 +30,11 @@ DEFAULT_FLOAT = np.dtype(np.float32)
 
 
 class _Mode(threading.local):
-    """Whether this thread records operations."""
+    """Whether this thread records operations, and what it did before each `no_grad` it is in."""
 
-    recording = True
+    def __init__(self) -> None:
+        self.recording = True
+        self.before: list[bool] = []
 
 
 _mode = _Mode()
@@ -45,16 +47,13 @@ class no_grad(ContextDecorator):  # noqa: N801  the name that PyTorch's users kn
     the current thread and may be nested.
     """
 
-    def __init__(self) -> None:
-        self._outer: list[bool] = []
-
     def __enter__(self) -> Self:
-        self._outer.append(_mode.recording)
+        _mode.before.append(_mode.recording)
         _mode.recording = False
         return self
 
     def __exit__(self, *_: object) -> None:
-        _mode.recording = self._outer.pop()
+        _mode.recording = _mode.before.pop()
 
 
 class Node:
@@ -225,6 +224,12 @@ class Tensor(_Bound):
         """The values as a NumPy array: the same memory on the CPU, a copy from the GPU."""
         return backend.of(self.data).to_host(self.data)
 
+    def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> Array:
+        """What `numpy.asarray` takes; TypeError on a GPU, which hands nothing over unasked."""
+        if self.device != "cpu":
+            raise TypeError("a tensor on the GPU becomes a NumPy array only by .numpy()")
+        return np.array(self.data, dtype=dtype, copy=copy)
+
     def detach(self) -> Tensor:
         """The same array as a tensor of its own, which no gradient flows through."""
         return Tensor(self.data)
@@ -353,6 +358,8 @@ def _as_array(value: Any) -> Array:
     except TypeError:
         if isinstance(value, Tensor):
             raise TypeError("expected an array, got a Tensor; its array is .data") from None
+        if isinstance(value, (list, tuple)) and any(isinstance(item, Tensor) for item in value):
+            raise TypeError("expected numbers, got a list of tensors; stack() joins them") from None
         array = np.asarray(value)
         if array.dtype == np.float64 and not isinstance(value, np.generic):
             array = array.astype(DEFAULT_FLOAT)  # Python's floats have no precision to keep

@@ -10,7 +10,12 @@ from minidl.backend import Array
 
 
 def batch_count(samples: int, batch_size: int) -> int:
-    """How many batches hold all samples, the last of which may be smaller."""
+    """How many batches hold all samples, the last of which may be smaller.
+
+    Raises ValueError if batch_size is not positive.
+    """
+    if batch_size < 1:
+        raise ValueError(f"batch_size must be at least 1, got {batch_size}")
     return -(-samples // batch_size)
 
 
@@ -27,9 +32,7 @@ def batch_indices(
     Raises:
         ValueError: if batch_size is not positive.
     """
-    if batch_size < 1:
-        raise ValueError(f"batch_size must be at least 1, got {batch_size}")
     order = None if rng is None else rng.permutation(samples)
-    for start in range(0, samples, batch_size):
-        batch = slice(start, min(start + batch_size, samples))
+    for number in range(batch_count(samples, batch_size)):
+        batch = slice(number * batch_size, min((number + 1) * batch_size, samples))
         yield batch if order is None else order[batch]

@@ -192,9 +192,20 @@ class Module:
 
         Raises RuntimeError if a layer has not been built yet.
         """
-        from minidl.layers.summary import print_summary  # rich, only where a table is wanted
+        from minidl.layers.summary import Row, print_summary  # rich, only for those who ask
 
-        print_summary(self)
+        inside = [(name, m) for name, m in self.members() if isinstance(m, Module)]
+        rows = []
+        for name, module in inside or [(snake_case(type(self).__name__), self)]:
+            tensors = [t for _, t in module._named_tensors()]
+            if module.output_shape is None:
+                raise RuntimeError(
+                    f"{module.label} has no output shape yet; give Sequential an input_shape, or "
+                    "pass one batch through the model first"
+                )
+            rows.append(Row(name, type(module).__name__, module.output_shape, tensors))
+        buffers = [buffer for _, buffer in self.named_buffers()]
+        print_summary(self.label, rows, self.parameters(), buffers)
 
 
 class Layer(Module):

@@ -13,7 +13,7 @@ from minidl.kernels.window import (
     pair,
     place_window,
 )
-from minidl.ops.operands import tensor
+from minidl.ops.operands import floating, tensor
 from minidl.tensor import Tensor, TensorLike, record
 
 
@@ -41,8 +41,9 @@ def conv2d(
 
     Raises:
         ValueError: if the shapes do not fit together.
+        TypeError: if images and weight differ in dtype.
     """
-    x, weight = tensor(x), tensor(weight)
+    x, weight = floating(x), floating(weight)
     images, filters = x.data, weight.data
     if images.ndim != 4 or filters.ndim != 4 or images.shape[3] != filters.shape[2]:
         raise ValueError(
@@ -50,6 +51,11 @@ def conv2d(
             f"got {images.shape} and {filters.shape}"
         )
     backend.shared_by(images, filters)
+    if images.dtype != filters.dtype:
+        raise TypeError(
+            "conv2d expects images and weight of one dtype, "
+            f"got {images.dtype} and {filters.dtype}; convert one with .astype"
+        )
     image = images.shape[1], images.shape[2]
     window = place_window(
         image,
@@ -85,7 +91,7 @@ def max_pool(
 
     The first of several equal values takes the gradient. ValueError is raised if shapes do not fit.
     """
-    x = tensor(x)
+    x = floating(x)
     window = _pooling_window(x, "max_pool", pool_size, strides, padding)
     images = x.data
     out = pooling.max_pool(images, window)
@@ -102,7 +108,7 @@ def avg_pool(
 
     Arguments and errors as for `max_pool`.
     """
-    x = tensor(x)
+    x = floating(x)
     window = _pooling_window(x, "avg_pool", pool_size, strides, padding)
     images = x.data
     return record(

@@ -104,7 +104,7 @@ class Trainer:
             raise ValueError(f"epochs must be at least 1, got {epochs}")
         history = History()
         with (
-            progress(verbose, epochs, batch_count(samples, max(batch_size, 1))) as shown,
+            progress(verbose, epochs, batch_count(samples, batch_size)) as shown,
             _mode(self.model, training=True),
         ):
             for epoch in range(1, epochs + 1):
@@ -196,7 +196,7 @@ class Trainer:
 
     def _batch(self, data: Any, index: slice | Array, labels: bool = False) -> Tensor:
         """Some samples, on the model's device; inputs in the model's dtype too."""
-        parameter = next(iter(self.optimizer.params)).data
+        parameter = self.optimizer.params[0].data
         here = backend.of(parameter)
         if isinstance(data, Tensor):
             data = data.data

@@ -1,0 +1,48 @@
+"""What `import minidl` costs beyond `import numpy`: python benchmarks/import_time.py.
+
+Each import is a process of its own; the two alternate, so that both meet the same noise.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+
+from machine import describe
+from rich.console import Console
+from rich.table import Table
+
+ROUNDS = 15
+CODE = "import time; t = time.perf_counter(); import {}; print(time.perf_counter() - t)"
+
+
+def seconds(module: str) -> float:
+    command = [sys.executable, "-c", CODE.format(module)]
+    return float(subprocess.run(command, capture_output=True, check=True).stdout)  # noqa: S603
+
+
+def main() -> None:
+    seconds("minidl")  # the first fills the disk's cache
+    rounds = [(seconds("numpy"), seconds("minidl")) for _ in range(ROUNDS)]
+    columns = {
+        "import numpy": [numpy for numpy, _ in rounds],
+        "import minidl": [ours for _, ours in rounds],
+        "difference": [ours - numpy for numpy, ours in rounds],
+    }
+    table = Table("seconds", "least", "median", "most", title=f"{ROUNDS} rounds")
+    result: dict[str, dict[str, float]] = {}
+    for name, values in columns.items():
+        spread = min(values), statistics.median(values), max(values)
+        result[name] = dict(zip(("least", "median", "most"), spread, strict=True))
+        table.add_row(name, *(f"{value:.3f}" for value in spread))
+    Console().print(table)
+    path = Path(__file__).parent / "results" / "import_time.json"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps({"run": describe(), "seconds": result}, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

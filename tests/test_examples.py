@@ -1,0 +1,133 @@
+"""The programs that users run, on the real data set, started as users start them."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import minidl
+
+ROOT = Path(__file__).parent.parent
+
+
+def run(program, *arguments, **environment):
+    command = [sys.executable, str(ROOT / "examples" / program), *map(str, arguments)]
+    env = {**os.environ, **environment}
+    return subprocess.run(command, capture_output=True, text=True, env=env, check=False)
+
+
+@pytest.mark.parametrize(
+    ("program", "parameters", "at_least"),
+    # One epoch only. Several seeds gave 0.84 to 0.86, and 0.88 to 0.90: far from these bounds.
+    [("fashion_mlp.py", "101,770", 0.80), ("fashion_cnn.py", "804,554", 0.85)],
+)
+def test_a_program_trains_and_leaves_its_results(tmp_path, program, parameters, at_least):
+    done = run(program, "--epochs", 1, "--device", "cpu", "--out", tmp_path / "deep" / "er")
+    assert done.returncode == 0, done.stderr
+    assert f"Total params: {parameters}" in done.stdout
+    assert "Training on the cpu, 60,000 images, 10,000 to test" in done.stdout
+    accuracy = re.search(r"Test loss \d\.\d+, test accuracy (\d\.\d+)", done.stdout)
+    assert float(accuracy[1]) >= at_least
+    assert {path.name for path in (tmp_path / "deep" / "er").iterdir()} == {
+        "weights.safetensors",
+        "history.png",
+        "predictions.png",
+    }
+
+
+def test_saved_weights_give_the_printed_accuracy(tmp_path):
+    done = run("fashion_mlp.py", "--epochs", 1, "--seed", 3, "--out", tmp_path)
+    printed = float(re.search(r"test accuracy (\d\.\d+)", done.stdout)[1])
+    model = minidl.Sequential(
+        [minidl.Flatten(), minidl.Dense(128, activation="relu"), minidl.Dense(10)],
+        input_shape=(28, 28, 1),
+    )
+    minidl.load_weights(model, tmp_path / "weights.safetensors")
+    _, (x_test, y_test) = minidl.fashion_mnist()
+    outputs = model(x_test[..., None].astype(np.float32) / 255)
+    assert minidl.accuracy(outputs, y_test).item() == pytest.approx(printed, abs=2e-4)
+
+
+def test_one_seed_gives_one_result(tmp_path):
+    first, again, other = (
+        run("fashion_mlp.py", "--epochs", 1, "--seed", seed, "--out", tmp_path).stdout
+        for seed in (1, 1, 2)
+    )
+    result = re.compile(r"Test loss .*")
+    assert result.search(first)[0] == result.search(again)[0] != result.search(other)[0]
+
+
+def test_the_hand_written_loop_is_short_and_learns():
+    source = (ROOT / "examples" / "training_loop.py").read_text()
+    assert len(source.splitlines()) < 40
+    done = run("training_loop.py")
+    assert done.returncode == 0, done.stderr
+    accuracies = [float(a) for a in re.findall(r"test accuracy (\d\.\d+)", done.stdout)]
+    assert len(accuracies) == 2
+    assert accuracies[-1] > 0.8
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--data-dir", "no/such/folder"], "no/such/folder"),
+        (["--epochs", "0"], "argument --epochs: must be at least 1, got 0"),
+        (["--batch-size", "many"], "argument --batch-size"),
+        (["--device", "tpu"], "argument --device: invalid choice: 'tpu'"),
+    ],
+)
+def test_a_bad_argument_ends_in_a_message_and_no_traceback(tmp_path, arguments, expected):
+    done = run("fashion_mlp.py", "--out", tmp_path, *arguments)
+    assert done.returncode != 0
+    assert expected in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_the_gpu_without_cupy_ends_in_one_sentence(tmp_path):
+    # A folder earlier on the path with a package that cannot be imported stands for its absence.
+    (tmp_path / "cupy.py").write_text("raise ImportError('not here')")
+    done = run("fashion_mlp.py", "--device", "gpu", PYTHONPATH=str(tmp_path))
+    assert done.returncode != 0
+    assert done.stderr.strip() == (
+        "fashion_mlp.py: device 'gpu' needs CuPy, which is not installed here: "
+        'pip install "minidl[cuda12]" (or "minidl[cuda13]").'
+    )
+
+
+def test_the_gpu_without_a_driver_ends_in_one_sentence(tmp_path):
+    (tmp_path / "cupy.py").write_text(
+        "__version__ = '14.0'\nclass cuda:\n    is_available = staticmethod(lambda: False)\n"
+    )
+    done = run("fashion_mlp.py", "--device", "gpu", PYTHONPATH=str(tmp_path))
+    assert done.returncode != 0
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert "CuPy 14.0 is installed, but it finds no NVIDIA driver or no GPU" in done.stderr
+
+
+def test_auto_takes_the_cpu_where_there_is_no_gpu(tmp_path):
+    (tmp_path / "cupy.py").write_text("raise ImportError('not here')")
+    done = run("fashion_mlp.py", "--epochs", 1, "--out", tmp_path, PYTHONPATH=str(tmp_path))
+    assert "Training on the cpu" in done.stdout
+
+
+def test_the_readme_and_the_continuous_check_run_the_same_command():
+    command = 'pip install -e ".[test]" && pytest'
+    assert command in (ROOT / "README.md").read_text()
+    assert command in (ROOT / ".ci" / "run").read_text()
+
+
+def python_blocks():
+    return re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+
+
+@pytest.mark.parametrize("code", python_blocks(), ids=range(len(python_blocks())))
+def test_the_code_in_the_readme_runs(code, tmp_path):
+    (tmp_path / "readme.py").write_text(code)
+    done = subprocess.run(
+        [sys.executable, str(tmp_path / "readme.py")], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
