@@ -366,7 +366,7 @@ def test_saving_that_fails_keeps_the_older_file(tmp_path, monkeypatch):
     def full_disk(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("pathlib.Path.write_bytes", full_disk)
+    monkeypatch.setattr("pathlib.Path.replace", full_disk)
     with pytest.raises(OSError, match="No space left"):
         minidl.save_weights(small_model(), path)
     assert path.read_bytes() == before

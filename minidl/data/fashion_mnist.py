@@ -7,6 +7,8 @@ compared with the SHA-256 of the published ones before anything is made of them,
 refused by name.
 """
 
+from __future__ import annotations
+
 import hashlib
 import os
 import tempfile
@@ -15,8 +17,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from .fetch import debian_package, download, say
-from .idx import parse_idx, read_idx_bytes
+from minidl.data.fetch import debian_package, download, say
+from minidl.data.idx import parse_idx, read_idx_bytes
 
 Bytes = npt.NDArray[np.uint8]
 

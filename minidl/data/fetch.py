@@ -4,6 +4,8 @@ Nothing here knows any data set. A failure is a `FetchError` that says in one li
 the caller can try its next source and, in the end, show all the reasons together.
 """
 
+from __future__ import annotations
+
 import os
 import shutil
 import subprocess

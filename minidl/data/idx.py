@@ -9,11 +9,12 @@ A file is not trusted: what its header declares is compared with what is there b
 is set aside for it.
 """
 
+from __future__ import annotations
+
 import gzip
 import io
 import math
 import os
-import secrets
 import struct
 import zlib
 from pathlib import Path
@@ -22,7 +23,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-Array = npt.NDArray[Any]
+from minidl.backend import Array
+from minidl.data.files import replacing
 
 _TYPES: dict[int, np.dtype[Any]] = {
     0x08: np.dtype(np.uint8),
@@ -65,21 +67,13 @@ def save_idx(path: str | os.PathLike[str], array: npt.ArrayLike) -> None:
     """
     path = Path(path)
     content = _idx_bytes(np.asarray(array), path)
-    if not path.parent.is_dir():
-        raise FileNotFoundError(f"{path}: there is no folder {path.parent} yet; create it first")
-    # In the same folder, because os.replace is atomic only within one file system.
-    unfinished = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
-    try:
-        with unfinished.open("xb") as file:
-            if path.suffix == ".gz":
-                # Neither name nor time goes into the gzip header: they would change the bytes.
-                with gzip.GzipFile("", "wb", compresslevel=6, fileobj=file, mtime=0) as packed:
-                    packed.write(content)
-            else:
-                file.write(content)
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    with replacing(path) as file:
+        if path.suffix == ".gz":
+            # Neither name nor time goes into the gzip header: they would change the bytes.
+            with gzip.GzipFile("", "wb", compresslevel=6, fileobj=file, mtime=0) as packed:
+                packed.write(content)
+        else:
+            file.write(content)
 
 
 def read_idx_bytes(path: str | os.PathLike[str]) -> bytes:

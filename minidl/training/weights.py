@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from minidl.data.files import replacing
 from minidl.layers import Module
 
 
@@ -21,13 +22,8 @@ def save_weights(model: Module, path: str | os.PathLike[str]) -> None:
     """
     from safetensors.numpy import save
 
-    path = Path(path)
-    unfinished = path.with_name(f"{path.name}.part")
-    try:
-        unfinished.write_bytes(save(model.state_dict()))
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    with replacing(Path(path)) as file:
+        file.write(save(model.state_dict()))
 
 
 def load_weights(model: Module, path: str | os.PathLike[str]) -> None:
