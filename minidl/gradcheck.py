@@ -28,6 +28,7 @@ class Model(Protocol):
     """What `gradcheck` asks of a model: every `minidl.Module` has it."""
 
     def __call__(self, x: Tensor) -> Tensor: ...  # noqa: D102
+    def modules(self) -> Iterator[Any]: ...  # noqa: D102
     def named_parameters(self) -> Iterator[tuple[str, Tensor]]: ...  # noqa: D102
     def named_buffers(self) -> Iterator[tuple[str, Tensor]]: ...  # noqa: D102
     def astype(self, dtype: Any) -> Any: ...  # noqa: D102
@@ -76,19 +77,19 @@ def gradcheck(
             raise ValueError("gradcheck needs at least one floating input, got none")
 
         def evaluate() -> Tensor:
-            with _same_randomness():
+            with _same_randomness(fn):
                 out = fn(*tensors)
-            if loss is not None:
-                out = loss(out)
+                if loss is not None:
+                    out = loss(out)
             return (out * weights(out.shape)).sum() if out.size != 1 else out.reshape(())
 
         def weights(shape: tuple[int, ...]) -> Array:
             return np.random.default_rng(seed + 1).standard_normal(shape)
 
         gradients = _gradients(evaluate, checked)
-        _check_direction(evaluate, checked, gradients, eps, rtol, atol, rng)
         for name, x in checked.items():
             _check_elements(evaluate, name, x, gradients[name], eps, rtol, atol, samples, rng)
+        _check_direction(evaluate, checked, gradients, eps, rtol, atol, rng)
     return True
 
 
@@ -120,7 +121,8 @@ def _check_direction(
     def value(step: float) -> float:
         for name, x in checked.items():
             start = starts[name]
-            x.data = start + backend.of(start).asarray(directions[name] * (step / norm))
+            here = backend.of(start)
+            x.data = here.xp.asarray(start + here.xp.asarray(directions[name] * (step / norm)))
         with no_grad():
             return float(evaluate())
 
@@ -196,12 +198,16 @@ def _in_double(fn: Any) -> Iterator[dict[str, Tensor]]:
 
 
 @contextmanager
-def _same_randomness() -> Iterator[None]:
-    """Put the default generator back to where it was, so that each evaluation draws the same."""
-    streams = backend.default_generator._streams
-    before = copy.deepcopy(streams)
+def _same_randomness(fn: Any) -> Iterator[None]:
+    """Put all generators back to where they were, so that each evaluation draws the same."""
+    generators = [backend.default_generator]
+    if isinstance(fn, Model):
+        held = (value for module in fn.modules() for value in vars(module).values())
+        generators += [value for value in held if isinstance(value, backend.Generator)]
+    before = [(generator, copy.deepcopy(generator._streams)) for generator in generators]
     try:
         yield
     finally:
-        streams.clear()
-        streams.update(before)
+        for generator, streams in before:
+            generator._streams.clear()
+            generator._streams.update(streams)

@@ -77,7 +77,7 @@ def binary_cross_entropy(
     """
     logits = floating(logits)
     targets = _targets(labels, logits, "binary_cross_entropy")
-    if targets.size and (targets.min() < 0 or targets.max() > 1):
+    if targets.size and not (targets.min() >= 0 and targets.max() <= 1):  # nan is refused too
         raise ValueError(
             "binary_cross_entropy expects labels between 0 and 1, got values from "
             f"{targets.min()} to {targets.max()}"
@@ -126,6 +126,8 @@ def class_labels(labels: Any, outputs: Array) -> Array:
             f"expected a label for each of {count} samples, got labels of shape {array.shape}"
         )
     if array.shape == outputs.shape and (classes > 1 or array.dtype.kind == "f"):
+        if count and not array.min() >= 0:  # nan is refused too
+            raise ValueError(f"expected probabilities as labels, got {array.min()}")
         return array.astype(outputs.dtype, copy=False)
     if array.ndim == 2 and array.shape[1] == 1:
         array = array[:, 0]

@@ -188,8 +188,18 @@ class Tensor(_Bound):
         """Where the array lives: "cpu" or "gpu"."""
         return backend.of(self.data).device
 
+    @property
+    def is_leaf(self) -> bool:
+        """Whether it was made by the user: no operation on something with a gradient led here."""
+        return self._node is None
+
     def __len__(self) -> int:
         return len(self.data)
+
+    def __iter__(self) -> Iterator[Tensor]:
+        if not self.ndim:
+            raise TypeError("a 0-d tensor has no parts to iterate over")
+        return (self[i] for i in range(len(self)))
 
     def __repr__(self) -> str:
         text = np.array2string(self.numpy(), separator=", ", prefix="Tensor(", threshold=100)
@@ -271,7 +281,8 @@ class Tensor(_Bound):
         ready = [self]
         while ready:
             tensor = ready.pop()
-            gradient = gradients.pop(id(tensor))
+            # NumPy makes scalars of 0-d results; rules are promised arrays.
+            gradient = backend.of(tensor.data).xp.asarray(gradients.pop(id(tensor)))
             node = tensor._node
             if node is None:
                 _accumulate(tensor, gradient, id(tensor) in owned)
@@ -354,7 +365,7 @@ def _as_array(value: Any) -> Array:
     """An array of a supported dtype, from an array, a number or nested lists of numbers."""
     try:
         backend.of(value)
-        array: Array = value
+        array: Array = np.asarray(value) if isinstance(value, np.ndarray) else value
     except TypeError:
         if isinstance(value, Tensor):
             raise TypeError("expected an array, got a Tensor; its array is .data") from None
@@ -400,7 +411,10 @@ def _fit(gradient: Array, source: Tensor) -> Array:
     """Undo broadcasting and promotion: bring a gradient to the shape and dtype of its tensor."""
     shape = source.data.shape
     if gradient.shape != shape:
+        returned = gradient.shape
         added = gradient.ndim - len(shape)
+        if added < 0:
+            raise RuntimeError(f"a rule returned shape {returned} for an input of {shape}")
         stretched = tuple(
             axis + added
             for axis, length in enumerate(shape)
@@ -409,7 +423,7 @@ def _fit(gradient: Array, source: Tensor) -> Array:
         gradient = gradient.sum(axis=(*range(added), *stretched), keepdims=True)
         gradient = gradient.reshape(gradient.shape[added:])
         if gradient.shape != shape:
-            raise RuntimeError(f"a rule returned shape {gradient.shape} for an input of {shape}")
+            raise RuntimeError(f"a rule returned shape {returned} for an input of {shape}")
     if gradient.dtype != source.data.dtype:
         gradient = gradient.astype(source.data.dtype)
     return gradient

@@ -37,7 +37,7 @@ def max_pool_gradient(x: Array, out: Array, d: Array, window: Window) -> Array:
         takes the whole gradient, as in PyTorch.
     """
     xp = of(x).xp
-    padded = _pad(x, window, -xp.inf)
+    padded = _pad(x, window, xp.nan)  # equals nothing, so that no padding takes a gradient
     gradient = xp.zeros(padded.shape, dtype=d.dtype)
     waiting = xp.ones(out.shape, dtype=bool)  # places whose largest value has not been met yet
     for values, target in zip(
@@ -46,7 +46,7 @@ def max_pool_gradient(x: Array, out: Array, d: Array, window: Window) -> Array:
         largest = values == out
         largest &= waiting
         waiting ^= largest
-        target += d * largest
+        target += xp.where(largest, d, 0)
     return _crop(gradient, window, x.shape)
 
 

@@ -6,7 +6,10 @@ Everything here counts pixels along height and width; batch and channels do not 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from operator import index
 from typing import NamedTuple, TypeAlias
+
+import numpy as np
 
 from minidl.backend import Array, of
 
@@ -64,8 +67,13 @@ def pair(value: int | Sequence[int], name: str, least: int = 1) -> Pair:
 
     Raises ValueError, naming the argument, unless the result is two integers of at least `least`.
     """
-    numbers = (value, value) if isinstance(value, int) else tuple(value)
-    if len(numbers) != 2 or any(not isinstance(n, int) or n < least for n in numbers):
+    try:
+        numbers = [
+            index(n) for n in ((value, value) if isinstance(value, (int, np.integer)) else value)
+        ]
+    except TypeError:
+        numbers = []
+    if len(numbers) != 2 or min(numbers) < least:
         raise ValueError(f"{name} must be an integer >= {least} or two of them, got {value!r}")
     return numbers[0], numbers[1]
 
@@ -89,17 +97,15 @@ def check_padding(padding: Padding) -> str | Sides:
     Accepts those, one integer for all four sides, or (rows, columns) for top and bottom, and left
     and right. Raises ValueError for anything else.
     """
-    if padding in ("valid", "same"):
-        return str(padding)
     try:
         if isinstance(padding, str):
-            raise ValueError
-        if isinstance(padding, int):
+            return {"valid": "valid", "same": "same"}[padding]
+        if isinstance(padding, (int, np.integer)):
             rows, columns = pair(padding, "", 0)
             return (rows, rows), (columns, columns)
         vertical, horizontal = padding
         return pair(vertical, "", 0), pair(horizontal, "", 0)
-    except (TypeError, ValueError):
+    except (KeyError, TypeError, ValueError):
         raise ValueError(
             'padding must be "valid", "same", an integer >= 0, (rows, columns) or '
             f"((top, bottom), (left, right)), got {padding!r}"

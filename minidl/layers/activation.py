@@ -24,10 +24,14 @@ ACTIVATIONS: dict[str, Function] = {
 def activation_function(activation: str | Function | None) -> Function | None:
     """Look an activation up by name; a function is returned as it is, None and "linear" as None.
 
-    Raises ValueError, listing the names, for an unknown one.
+    Raises ValueError, listing the names, for an unknown one; TypeError for a class.
     """
     if activation is None or activation == "linear":
         return None
+    if isinstance(activation, type):
+        raise TypeError(
+            f"activation={activation.__name__} is a class; write {activation.__name__}()"
+        )
     if callable(activation):
         return activation
     if activation not in ACTIVATIONS:

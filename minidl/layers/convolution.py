@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from minidl.init import Initializer
+from minidl.init import Initializer, initializer
 from minidl.kernels.window import Padding, Pair, check_padding, pair
 from minidl.layers.activation import Function, activation_function
-from minidl.layers.module import Layer, Parameter, new_parameter
+from minidl.layers.module import Layer, Parameter, new_parameter, positive
 from minidl.ops import images
 from minidl.tensor import Tensor
 
@@ -48,17 +48,15 @@ class Conv2D(Layer):
         name: str | None = None,
     ) -> None:
         super().__init__(name)
-        if filters < 1:
-            raise ValueError(f"Conv2D expects at least one filter, got {filters}")
-        self.filters = filters
+        self.filters = positive(filters, "filters")
         self.kernel_size = pair(kernel_size, "kernel_size")
         self.strides = pair(strides, "strides")
         self.padding = check_padding(padding)
         self.dilation = pair(dilation, "dilation")
         self.activation = activation_function(activation)
         self.use_bias = use_bias
-        self.kernel_initializer = kernel_initializer
-        self.bias_initializer = bias_initializer
+        self.kernel_initializer = initializer(kernel_initializer)
+        self.bias_initializer = initializer(bias_initializer)
 
     def build(self, x: Tensor) -> None:
         """Make weight (KH, KW, C_in, filters) and bias (filters,)."""

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from minidl.init import Initializer
+from minidl.init import Initializer, initializer
 from minidl.layers.activation import Function, activation_function
-from minidl.layers.module import Layer, Parameter, new_parameter
+from minidl.layers.module import Layer, Parameter, new_parameter, positive
 from minidl.ops import products
 from minidl.tensor import Tensor
 
@@ -38,13 +38,11 @@ class Dense(Layer):
         name: str | None = None,
     ) -> None:
         super().__init__(name)
-        if units < 1:
-            raise ValueError(f"Dense expects at least one unit, got {units}")
-        self.units = units
+        self.units = positive(units, "units")
         self.activation = activation_function(activation)
         self.use_bias = use_bias
-        self.kernel_initializer = kernel_initializer
-        self.bias_initializer = bias_initializer
+        self.kernel_initializer = initializer(kernel_initializer)
+        self.bias_initializer = initializer(bias_initializer)
 
     def build(self, x: Tensor) -> None:
         """Make weight (in, units) and bias (units,)."""

@@ -7,6 +7,7 @@ is registered, and nothing can be forgotten.
 
 from __future__ import annotations
 
+import operator
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any, Self
@@ -131,18 +132,24 @@ class Module:
             ValueError: naming every entry that is missing, unknown or of another shape.
         """
         own = dict(self._named_tensors())
+        state = {name: np.asarray(value) for name, value in state.items()}
         wrong = [f"missing {name!r}" for name in own if name not in state]
         wrong += [f"unknown {name!r}" for name in state if name not in own]
         wrong += [
-            f"{name!r} expects shape {t.shape}, got {np.shape(state[name])}"
+            f"{name!r} expects shape {t.shape}, got {state[name].shape}"
             for name, t in own.items()
-            if name in state and np.shape(state[name]) != t.shape
+            if name in state and state[name].shape != t.shape
+        ]
+        wrong += [
+            f"{name!r} expects real numbers, got {value.dtype}"
+            for name, value in state.items()
+            if value.dtype.kind not in "biuf"
         ]
         if wrong:
             raise ValueError(f"state does not fit {self.label}: {'; '.join(wrong)}")
         for name, t in own.items():
             here = backend.of(t.data)
-            t.data[...] = here.asarray(np.asarray(state[name], dtype=t.dtype))
+            t.data[...] = here.asarray(state[name].astype(t.dtype))
 
     # Its mode and place
 
@@ -168,7 +175,12 @@ class Module:
         return self
 
     def astype(self, dtype: DTypeLike) -> Self:
-        """Convert all parameters and buffers to float32 or float64; gradients are let go."""
+        """Convert all parameters and buffers to float32 or float64; gradients are let go.
+
+        Raises TypeError for any other dtype.
+        """
+        if np.dtype(dtype) not in (np.float32, np.float64):
+            raise TypeError(f"a model is float32 or float64, got {np.dtype(dtype)}")
         for _, t in self._named_tensors():
             t.data = t.data.astype(dtype)
             t.grad = None
@@ -194,18 +206,23 @@ class Module:
         """
         from minidl.layers.summary import Row, print_summary  # rich, only for those who ask
 
-        inside = [(name, m) for name, m in self.members() if isinstance(m, Module)]
+        parts = [
+            (name, m, [t for _, t in m._named_tensors()])
+            for name, m in self.members()
+            if isinstance(m, Module)
+        ]
+        own = [t for _, t in self.members() if isinstance(t, Tensor)]
+        if own or not parts:
+            parts.append((self.name or snake_case(type(self).__name__), self, own))
         rows = []
-        for name, module in inside or [(snake_case(type(self).__name__), self)]:
-            tensors = [t for _, t in module._named_tensors()]
+        for name, module, tensors in parts:
             if module.output_shape is None:
                 raise RuntimeError(
                     f"{module.label} has no output shape yet; give Sequential an input_shape, or "
                     "pass one batch through the model first"
                 )
             rows.append(Row(name, type(module).__name__, module.output_shape, tensors))
-        buffers = [buffer for _, buffer in self.named_buffers()]
-        print_summary(self.label, rows, self.parameters(), buffers)
+        print_summary(self.label, rows, [t for _, t in self._named_tensors()])
 
 
 class Layer(Module):
@@ -221,6 +238,8 @@ class Layer(Module):
     built: bool = False
 
     def __init__(self, name: str | None = None) -> None:
+        if name == "":
+            raise ValueError("the name of a layer must not be empty")
         self.name = name
 
     def build(self, x: Tensor) -> None:
@@ -269,10 +288,28 @@ def new_parameter(
         fan_in: inputs of one unit of the layer's weight.
         fan_out: outputs of one unit of the layer's weight.
         like: the layer's input.
+
+    Raises:
+        ValueError: if the shape is empty, the initializer is unknown or returns another shape.
     """
+    if 0 in shape:
+        raise ValueError(f"an input of shape {like.shape} would need a parameter of shape {shape}")
     draw = initializer(how)
-    values = draw(shape, fan_in, fan_out, backend.default_generator.host)
+    values = np.asarray(draw(shape, fan_in, fan_out, backend.default_generator.host))
+    if values.shape != shape:
+        raise ValueError(f"the initializer returned shape {values.shape} instead of {shape}")
     return Parameter(backend.of(like.data).asarray(values.astype(like.dtype)))
+
+
+def positive(number: int, name: str) -> int:
+    """An argument that counts something. Raises ValueError, naming it, if it is no integer >= 1."""
+    try:
+        count = operator.index(number)
+    except TypeError:
+        count = 0
+    if count < 1:
+        raise ValueError(f"{name} must be an integer >= 1, got {number!r}")
+    return count
 
 
 def snake_case(name: str) -> str:

@@ -44,8 +44,10 @@ class Sequential(Module):
     def build(self, input_shape: tuple[int, ...]) -> None:
         """Make all parameters for samples of this shape, by passing one sample of zeros through.
 
-        Raises ValueError, naming the layer, if the shape does not fit.
+        Raises TypeError if it is no tuple; ValueError, naming the layer, if it does not fit.
         """
+        if not isinstance(input_shape, (tuple, list)):
+            raise TypeError(f"input_shape must be a tuple such as (28, 28, 1), got {input_shape!r}")
         modes = [(module, module.training) for module in self.modules()]
         self.eval()  # batch norm must not learn from zeros
         try:

@@ -20,16 +20,13 @@ class Row(NamedTuple):
     tensors: Sequence[Tensor]
 
 
-def print_summary(
-    title: str, rows: Iterable[Row], trainable: Sequence[Tensor], fixed: Sequence[Tensor]
-) -> None:
+def print_summary(title: str, rows: Iterable[Row], tensors: Sequence[Tensor]) -> None:
     """Print each layer with output shape and number of parameters, then the totals.
 
     Args:
         title: how the model is called.
         rows: its layers.
-        trainable: all its parameters, each once.
-        fixed: all its buffers, each once.
+        tensors: all its parameters and buffers, each once.
     """
     table = Table(title=f"Model: {title}", title_justify="left", title_style="bold")
     table.add_column("Layer (type)")
@@ -40,9 +37,14 @@ def print_summary(
         table.add_row(f"{row.name} ({row.kind})", str(row.shape), f"{count:,}")
     console = Console()
     console.print(table)
-    totals = {"Total": [*trainable, *fixed], "Trainable": trainable, "Non-trainable": fixed}
-    for name, tensors in totals.items():
-        console.print(f" {name} params: {_numbers(tensors)}", highlight=False)
+    trainable = [t for t in tensors if t.requires_grad]
+    fixed = [t for t in tensors if not t.requires_grad]
+    for name, counted in (
+        ("Total", tensors),
+        ("Trainable", trainable),
+        ("Non-trainable", fixed),
+    ):
+        console.print(f" {name} params: {_numbers(counted)}", highlight=False)
 
 
 def _numbers(tensors: Sequence[Tensor]) -> str:

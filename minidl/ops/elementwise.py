@@ -10,7 +10,7 @@ from typing import Any
 from numpy.typing import DTypeLike
 
 from minidl.backend import Array
-from minidl.ops.operands import floating, module, operands, tensor
+from minidl.ops.operands import Number, floating, module, operands, tensor
 from minidl.tensor import Tensor, TensorLike, record
 
 
@@ -182,7 +182,9 @@ def clip(x: TensorLike, low: float | None = None, high: float | None = None) -> 
         raise ValueError("clip() needs low, high or both")
     if low is not None and high is not None and low > high:
         raise ValueError(f"clip() expects low <= high, got {low} and {high}")
-    x = tensor(x)
+    low, high = (None if bound is None else Number(bound).data for bound in (low, high))
+    fraction = any(isinstance(bound, float) for bound in (low, high))
+    x = floating(x) if fraction else tensor(x)
     data = x.data
 
     def rule(g: Array) -> Array:
@@ -198,8 +200,8 @@ def clip(x: TensorLike, low: float | None = None, high: float | None = None) -> 
 def astype(x: TensorLike, dtype: DTypeLike) -> Tensor:
     """The same values in another dtype; the gradient passes between floating dtypes."""
     x = tensor(x)
-    out = x.data.astype(dtype)
-    return record(out, (x, lambda g: g)) if out.dtype.kind == "f" else Tensor(out)
+    out = Tensor(x.data.astype(dtype))  # which refuses dtypes that tensors do not have
+    return record(out.data, (x, lambda g: g)) if out.dtype.kind == "f" else out
 
 
 def less(a: TensorLike, b: TensorLike) -> Tensor:

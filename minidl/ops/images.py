@@ -70,6 +70,8 @@ def conv2d(
     ]
     if bias is not None:
         bias = tensor(bias)
+        if bias.shape != filters.shape[3:]:
+            raise ValueError(f"conv2d expects a bias of {filters.shape[3:]}, got {bias.shape}")
         edges.append((bias, lambda g: sum_rows(g.reshape(-1, g.shape[3]))))
     out = convolution.conv2d(images, filters, None if bias is None else bias.data, window)
     return record(out, *edges)
@@ -130,8 +132,7 @@ def _pooling_window(
     size = pair(pool_size, "pool_size")
     step = size if strides is None else pair(strides, "strides")
     window = place_window((x.shape[1], x.shape[2]), size, step, check_padding(padding))
-    widest = max(max(sides) for sides in window.padding)
-    if widest >= min(size):
+    if any(max(sides) >= taps for sides, taps in zip(window.padding, size, strict=True)):
         raise ValueError(
             f"{name}: padding {window.padding} would leave windows of {size} with padding alone; "
             "pad by less than the window"

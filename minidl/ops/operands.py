@@ -33,9 +33,9 @@ def operands(a: TensorLike, b: TensorLike) -> tuple[Any, Any]:
 
     Raises DeviceError if they are arrays on two devices.
     """
-    if isinstance(a, numbers.Number):
+    if isinstance(a, numbers.Real):
         return Number(a), _beside_number(tensor(b), a)
-    if isinstance(b, numbers.Number):
+    if isinstance(b, numbers.Real):
         return _beside_number(tensor(a), b), Number(b)
     first, second = tensor(a), tensor(b)
     backend.shared_by(first.data, second.data)

@@ -8,6 +8,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
+
 from minidl.backend import Array
 from minidl.kernels import softmax as kernels
 from minidl.ops.operands import floating, module, tensor
@@ -17,7 +19,7 @@ from minidl.tensor import Axis, Tensor, TensorLike, record
 def sum(x: TensorLike, axis: Axis = None, keepdims: bool = False) -> Tensor:
     """The sum over the axes."""
     x = tensor(x)
-    shape = x.shape
+    shape, axis = x.shape, _axes(x.ndim, axis)
     return record(
         x.data.sum(axis=axis, keepdims=keepdims),
         (x, lambda g: _spread(g, shape, axis)),
@@ -27,7 +29,7 @@ def sum(x: TensorLike, axis: Axis = None, keepdims: bool = False) -> Tensor:
 def mean(x: TensorLike, axis: Axis = None, keepdims: bool = False) -> Tensor:
     """The mean over the axes; of nothing, it is nan with a warning, as in NumPy."""
     x = floating(x)
-    shape = x.shape
+    shape, axis = x.shape, _axes(x.ndim, axis)
     count = _count(shape, axis)
     return record(
         x.data.mean(axis=axis, keepdims=keepdims),
@@ -38,12 +40,12 @@ def mean(x: TensorLike, axis: Axis = None, keepdims: bool = False) -> Tensor:
 def var(x: TensorLike, axis: Axis = None, ddof: int = 0, keepdims: bool = False) -> Tensor:
     """The variance over the axes: squared distances from the mean, over their number less ddof."""
     x = floating(x)
-    data = x.data
+    data, axis = x.data, _axes(x.ndim, axis)
     count = _count(x.shape, axis) - ddof
 
     def rule(g: Array) -> Array:
-        centred: Array = data - data.mean(axis=axis, keepdims=True)
-        return _spread(g, data.shape, axis) * centred * (2 / count)
+        centred = data - data.mean(axis=axis, keepdims=True)
+        return _spread(g, data.shape, axis) * centred * 2 / count
 
     return record(data.var(axis=axis, ddof=ddof, keepdims=keepdims), (x, rule))
 
@@ -51,24 +53,30 @@ def var(x: TensorLike, axis: Axis = None, ddof: int = 0, keepdims: bool = False)
 def max(x: TensorLike, axis: Axis = None, keepdims: bool = False) -> Tensor:
     """The largest element over the axes; equal ones share its gradient evenly."""
     x = tensor(x)
+    axis = _axes(x.ndim, axis)
     return _extreme(x, x.data.max(axis=axis, keepdims=True), axis, keepdims)
 
 
 def min(x: TensorLike, axis: Axis = None, keepdims: bool = False) -> Tensor:
     """The smallest element over the axes; equal ones share its gradient evenly."""
     x = tensor(x)
+    axis = _axes(x.ndim, axis)
     return _extreme(x, x.data.min(axis=axis, keepdims=True), axis, keepdims)
 
 
 def logsumexp(x: TensorLike, axis: Axis = None, keepdims: bool = False) -> Tensor:
     """log(sum(exp(x))) over the axes, computed so that nothing overflows."""
     x = floating(x)
-    data = x.data
+    data, axis = x.data, _axes(x.ndim, axis)
     kept = kernels.logsumexp(data, axis, keepdims=True)
     value = kept if keepdims else module(data).squeeze(kept, axis=axis)
-    return record(
-        value, (x, lambda g: _spread(g, data.shape, axis) * module(data).exp(data - kept))
-    )
+
+    def rule(g: Array) -> Array:
+        xp = module(data)
+        shift = xp.where(kept == -xp.inf, 0, kept)  # rows of -inf alone: no slope, not nan
+        return _spread(g, data.shape, axis) * xp.exp(data - shift)
+
+    return record(value, (x, rule))
 
 
 def _extreme(x: Tensor, kept: Array, axis: Axis, keepdims: bool) -> Tensor:
@@ -86,7 +94,11 @@ def _axes(rank: int, axis: Axis) -> tuple[int, ...]:
     """The axes as a tuple of numbers from 0."""
     if axis is None:
         return tuple(range(rank))
-    return tuple(a % rank for a in (axis if isinstance(axis, tuple) else (axis,)))
+    axes = axis if isinstance(axis, tuple) else (axis,)
+    for a in axes:
+        if not -rank <= a < rank:
+            raise np.exceptions.AxisError(a, rank)
+    return tuple(a % rank for a in axes)
 
 
 def _count(shape: tuple[int, ...], axis: Axis) -> int:

@@ -38,9 +38,10 @@ def transpose(x: TensorLike, *axes: int | Sequence[int]) -> Tensor:
     order = axes[0] if len(axes) == 1 and isinstance(axes[0], Sequence) else axes
     if not order:
         return record(x.data.transpose(), (x, lambda g: g.transpose()))
+    out = x.data.transpose(*order)
     numbers = [int(a) % x.ndim for a in order]  # type: ignore[arg-type]
-    back = [numbers.index(a) for a in range(x.ndim)] if len(set(numbers)) == x.ndim else []
-    return record(x.data.transpose(*order), (x, lambda g: g.transpose(back)))
+    back = [numbers.index(a) for a in range(x.ndim)]
+    return record(out, (x, lambda g: g.transpose(back)))
 
 
 def getitem(x: Tensor, index: Any) -> Tensor:
@@ -90,12 +91,7 @@ def pad(x: TensorLike, widths: int | Sequence[Any], value: float = 0.0) -> Tenso
 
 def _before(widths: int | Sequence[Any], rank: int) -> list[int]:
     """How many elements `pad` puts before each axis."""
-    if isinstance(widths, int):
-        return [widths] * rank
-    if all(isinstance(width, int) for width in widths):
-        return [widths[0]] * rank
-    rows = [row if isinstance(row, Sequence) else (row, row) for row in widths]
-    return [int(row[0]) for row in (rows * rank if len(rows) == 1 else rows)]
+    return np.broadcast_to(np.asarray(widths), (rank, 2))[:, 0].tolist()
 
 
 def concatenate(tensors: Sequence[TensorLike], axis: int = 0) -> Tensor:
@@ -129,4 +125,10 @@ def _together(tensors: Sequence[TensorLike], name: str) -> list[Tensor]:
     if not parts:
         raise ValueError(f"{name}() needs at least one tensor")
     backend.shared_by(*(part.data for part in parts))
+    given = [isinstance(t, Tensor) and t.dtype.kind == "f" for t in tensors]
+    if any(given):  # what stands beside floating tensors takes on their dtype
+        dtype = np.result_type(*(p.dtype for p, g in zip(parts, given, strict=True) if g))
+        parts = [
+            p if g else Tensor(p.data.astype(dtype)) for p, g in zip(parts, given, strict=True)
+        ]
     return parts

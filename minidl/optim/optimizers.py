@@ -30,19 +30,30 @@ class Optimizer(ABC):
         step_count: steps taken.
 
     Raises:
-        ValueError: if there is nothing to change, or a number is out of range.
+        ValueError: if there is nothing to change, something that cannot be or comes twice, or a
+            number is out of range.
+        TypeError: for a tensor in the place of a list of them.
     """
 
     def __init__(self, params: Iterable[Tensor], lr: float | Schedule) -> None:
+        if isinstance(params, Tensor):
+            raise TypeError("an optimizer takes a list of tensors, got one tensor; write [tensor]")
         self.params = list(params)
         if not self.params:
             raise ValueError("an optimizer needs at least one parameter, got none")
         for param in self.params:
             if not isinstance(param, Tensor) or not param.requires_grad:
                 raise ValueError(
-                    "an optimizer takes tensors with requires_grad=True, "
-                    f"got {type(param).__name__} without"
+                    "an optimizer takes tensors with requires_grad=True, got "
+                    f"{type(param).__name__} without; leave out what is not to change"
                 )
+            if not param.is_leaf:
+                raise ValueError(
+                    "an optimizer takes tensors with requires_grad=True that you made, "
+                    "got the result of an operation, which never has a .grad"
+                )
+        if len({id(param) for param in self.params}) < len(self.params):
+            raise ValueError("an optimizer takes each parameter once, got one of them twice")
         if not isinstance(lr, Schedule):
             _at_least_zero(lr=lr)
         self.lr = lr
@@ -147,8 +158,8 @@ class Adam(Optimizer):
     ) -> None:
         super().__init__(params, lr)
         _at_least_zero(eps=eps)
-        if not all(0 <= beta < 1 for beta in betas):
-            raise ValueError(f"betas must lie between 0 and 1, 1 excluded; got {betas}")
+        if len(betas) != 2 or not all(0 <= beta < 1 for beta in betas):
+            raise ValueError(f"betas must be two numbers from 0 to 1, 1 excluded; got {betas}")
         self.betas, self.eps = betas, eps
         self.weight_decay = 0.0
         self._moments: dict[int, tuple[Array, Array, int]] = {}

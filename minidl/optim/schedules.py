@@ -23,7 +23,7 @@ class StepDecay(Schedule):
     """Multiply the learning rate by `gamma` every `step_size` steps (PyTorch's StepLR)."""
 
     def __init__(self, lr: float, step_size: int, gamma: float = 0.1) -> None:
-        self.lr, self.step_size, self.gamma = lr, _positive(step_size, "step_size"), gamma
+        self.lr, self.step_size, self.gamma = _rate(lr), _positive(step_size, "step_size"), gamma
 
     def __call__(self, step: int) -> float:
         """The learning rate after `step` steps."""
@@ -38,7 +38,7 @@ class CosineDecay(Schedule):
     """
 
     def __init__(self, lr: float, steps: int, final: float = 0.0) -> None:
-        self.lr, self.steps, self.final = lr, _positive(steps, "steps"), final
+        self.lr, self.steps, self.final = _rate(lr), _positive(steps, "steps"), _rate(final)
 
     def __call__(self, step: int) -> float:
         """The learning rate after `step` steps."""
@@ -55,7 +55,8 @@ class WarmUp(Schedule):
     """
 
     def __init__(self, after: float | Schedule, steps: int, start: float = 0.0) -> None:
-        self.after, self.steps, self.start = after, _positive(steps, "steps"), start
+        self.after = after if isinstance(after, Schedule) else _rate(after)
+        self.steps, self.start = _positive(steps, "steps"), _rate(start)
 
     def __call__(self, step: int) -> float:
         """The learning rate after `step` steps."""
@@ -86,7 +87,12 @@ class OneCycle(Schedule):
         div_factor: float = 25.0,
         final_div_factor: float = 1e4,
     ) -> None:
-        self.max_lr, self.steps, self.rise = max_lr, _positive(steps, "steps"), rise
+        if not 0 <= rise <= 1 or not min(div_factor, final_div_factor) > 0:
+            raise ValueError(
+                "OneCycle expects rise from 0 to 1 and positive factors, "
+                f"got {rise}, {div_factor} and {final_div_factor}"
+            )
+        self.max_lr, self.steps, self.rise = _rate(max_lr), _positive(steps, "steps"), rise
         self.first = max_lr / div_factor
         self.last = self.first / final_div_factor
 
@@ -107,6 +113,13 @@ def learning_rate(lr: float | Schedule, step: int) -> float:
 def _cosine(start: float, end: float, share: float) -> float:
     """Between start (share 0) and end (share 1 and more) along half a cosine."""
     return end + (start - end) * (1 + math.cos(math.pi * min(share, 1.0))) / 2
+
+
+def _rate(lr: float) -> float:
+    """A learning rate, or a share of one. Raises ValueError below zero."""
+    if not lr >= 0:
+        raise ValueError(f"a learning rate must not be negative, got {lr}")
+    return lr
 
 
 def _positive(steps: int, name: str) -> int:

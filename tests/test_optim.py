@@ -1,0 +1,471 @@
+"""Optimizers and schedules, step by step against PyTorch, and what they refuse."""
+
+import math
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose, assert_array_equal
+from pytorch import cases
+from reference import numbers
+
+import minidl
+from minidl import (
+    SGD,
+    Adam,
+    AdamW,
+    CosineDecay,
+    Dense,
+    OneCycle,
+    Optimizer,
+    Parameter,
+    Schedule,
+    Sequential,
+    StepDecay,
+    Tensor,
+    WarmUp,
+    clip_grad_norm,
+)
+
+# Both take the same steps in the same order, but PyTorch's compiler may round a product and a sum
+# together. Parameters stay below 8, so that a rounding is up to 4 * eps; twenty of them, as often
+# up as down, make about sqrt(20) of that: 16 * eps.
+TOLERANCE = {"float32": 16 * 2.0**-23, "float64": 16 * 2.0**-52}
+
+# PyTorch multiplies up some of its schedules from step to step: a few roundings for each of 24.
+SCHEDULE_TOLERANCE = 1e-13
+
+SCHEDULES = {
+    "step": StepDecay(0.5, 5, 0.3),
+    "cosine": CosineDecay(0.5, cases.SCHEDULE_STEPS, final=0.01),
+    "cosine_to_zero": CosineDecay(0.5, cases.SCHEDULE_STEPS),
+    "warm_up": WarmUp(0.5, 8, start=0.25),
+    "warm_up_and_cosine": WarmUp(CosineDecay(0.5, cases.SCHEDULE_STEPS - 6), 6, start=0.1),
+    "one_cycle": OneCycle(0.5, cases.SCHEDULE_STEPS),
+    "one_cycle_late": OneCycle(
+        0.5, cases.SCHEDULE_STEPS, rise=0.7, div_factor=10, final_div_factor=100
+    ),
+    "one_cycle_odd": OneCycle(0.5, cases.SCHEDULE_STEPS, rise=0.33),
+}
+
+
+def parameter(values, gradient=None, dtype=np.float32):
+    param = Parameter(np.array(values, dtype))
+    param.grad = None if gradient is None else np.array(gradient, dtype)
+    return param
+
+
+def run(optimizer, dtype, max_norm=None):
+    """The watched elements after each recorded step, and the norms before each."""
+    rows, norms = [], []
+    for step in range(cases.STEPS):
+        gradients = cases.gradients(step, dtype)
+        for param, gradient in zip(optimizer.params, gradients, strict=True):
+            param.grad = gradient
+        if max_norm is not None:
+            norms.append(clip_grad_norm(optimizer.params, max_norm))
+        optimizer.step()
+        if step in cases.RECORDED:
+            rows.append(cases.watched([param.data for param in optimizer.params]))
+    return np.array(rows), norms
+
+
+# The same numbers as PyTorch
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("name", cases.OPTIMIZERS)
+def test_twenty_steps_are_those_of_pytorch(name, dtype):
+    kind, arguments = cases.OPTIMIZERS[name]
+    params = [Parameter(array) for array in cases.parameters(dtype)]
+    rows, _ = run(getattr(minidl, kind)(params, **arguments), dtype)
+    expected = cases.computed()[f"optimizer/{name}/{dtype}"]
+    assert rows.dtype == expected.dtype == dtype
+    assert_allclose(rows, expected, rtol=0, atol=TOLERANCE[dtype])
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("name", cases.CLIPPED)
+def test_steps_with_clipped_gradients_are_those_of_pytorch(name, dtype):
+    kind, arguments, max_norm = cases.CLIPPED[name]
+    params = [Parameter(array) for array in cases.parameters(dtype)]
+    rows, norms = run(getattr(minidl, kind)(params, **arguments), dtype, max_norm)
+    expected = cases.computed()[f"optimizer/{name}/{dtype}"]
+    # the sum of 40,022 squares: as many roundings, as often up as down, sqrt(40,022) = 200
+    eps = np.finfo(dtype).eps
+    assert_allclose(norms, cases.computed()[f"norm/{name}"], rtol=200 * eps)
+    assert_allclose(rows, expected, rtol=0, atol=TOLERANCE[dtype])
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_schedules_are_those_of_pytorch(name):
+    expected = cases.computed()[f"schedule/{name}"]
+    rates = [SCHEDULES[name](step) for step in range(cases.SCHEDULE_STEPS)]
+    assert_allclose(rates, expected, rtol=0, atol=SCHEDULE_TOLERANCE)
+
+
+def test_every_schedule_of_the_reference_is_compared():
+    keys = {key.split("/")[1] for key in cases.computed() if key.startswith("schedule/")}
+    assert keys == set(SCHEDULES)
+
+
+def test_the_reference_was_written_by_the_version_that_it_documents():
+    assert str(cases.computed()["torch"]).startswith("2.13.0")
+
+
+# Steps
+
+
+def test_sgd_by_hand():
+    param = parameter([1.0, 2.0], gradient=[0.5, -1.0])
+    SGD([param], lr=0.5).step()
+    assert param.data.tolist() == [0.75, 2.5]
+
+
+def test_momentum_by_hand():
+    param = parameter([0.0], gradient=[1.0])
+    optimizer = SGD([param], lr=1.0, momentum=0.5)
+    positions = []
+    for _ in range(3):
+        optimizer.step()
+        positions.append(param.data.item())
+    assert positions == [-1.0, -2.5, -4.25]  # velocities 1, 1.5, 1.75
+
+
+def test_the_first_step_of_adam_is_the_learning_rate_whatever_the_gradient():
+    param = parameter([0.0, 0.0, 0.0], gradient=[1e-3, -5.0, 1e3], dtype=np.float64)
+    Adam([param], lr=0.25, eps=0.0).step()
+    assert_allclose(param.data, [-0.25, 0.25, -0.25], rtol=1e-14)  # a dozen roundings
+
+
+def test_adamw_shrinks_parameters_without_a_slope():
+    param = parameter([8.0], gradient=[0.0])
+    AdamW([param], lr=0.5, weight_decay=0.5).step()
+    assert param.data.item() == 6.0
+
+
+OPTIMIZERS = [SGD, lambda p, lr=0.1: SGD(p, lr, momentum=0.9), Adam, AdamW]
+
+
+@pytest.mark.parametrize("make", OPTIMIZERS)
+def test_parameters_without_a_gradient_stay_as_they_are(make):
+    with_gradient, without = parameter([1.0], gradient=[1.0]), parameter([1.0])
+    make([with_gradient, without]).step()
+    assert with_gradient.data.item() != 1.0
+    assert without.data.item() == 1.0
+
+
+@pytest.mark.parametrize("make", OPTIMIZERS)
+@pytest.mark.parametrize("shape", [(), (0,), (0, 3), (1,)])
+def test_parameters_of_any_shape(make, shape):
+    param = parameter(np.ones(shape), gradient=np.ones(shape))
+    optimizer = make([param])
+    for _ in range(2):
+        optimizer.step()
+    assert (param.shape, param.dtype) == (shape, np.float32)
+    assert (param.data < 1).all()
+
+
+@pytest.mark.parametrize("make", OPTIMIZERS)
+def test_parameters_and_gradients_in_any_memory_order(make):
+    start, gradient = numbers((4, 6), 0), numbers((4, 6), 1)
+    plain, turned = parameter(start, gradient), parameter(start)
+    turned.data = np.asfortranarray(turned.data)
+    turned.grad = np.asfortranarray(gradient.astype(np.float32))
+    for param in (plain, turned):
+        optimizer = make([param])
+        for _ in range(3):
+            optimizer.step()
+    assert_array_equal(turned.data, plain.data)
+
+
+@pytest.mark.parametrize("make", OPTIMIZERS)
+def test_a_step_changes_the_array_of_the_parameter_in_place(make):
+    param = parameter([1.0], gradient=[1.0])
+    array = param.data
+    make([param]).step()
+    assert param.data is array
+    assert param.grad.tolist() == [1.0]
+
+
+@pytest.mark.parametrize("make", OPTIMIZERS)
+def test_numpy_numbers_as_settings_leave_float32_as_it_is(make):
+    param = parameter([1.0], gradient=[1.0])
+    make([param], np.float64(0.1)).step()
+    clip_grad_norm([param], np.float64(0.1))
+    assert param.data.dtype == param.grad.dtype == np.float32
+
+
+def test_equal_models_trained_alike_stay_equal():
+    models = []
+    for _ in range(2):
+        minidl.seed(3)
+        model = Sequential([Dense(5, "relu"), Dense(2)], input_shape=(4,))
+        optimizer = Adam(model.parameters(), lr=0.01)
+        x = Tensor(numbers((8, 4), 0).astype(np.float32))
+        for _ in range(5):
+            optimizer.zero_grad()
+            minidl.mse(model(x), np.ones((8, 2))).backward()
+            optimizer.step()
+        models.append(model.state_dict())
+    for name, array in models[0].items():
+        assert_array_equal(array, models[1][name])
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda p: SGD(p, lr=0.1),
+        lambda p: SGD(p, lr=0.05, momentum=0.9, nesterov=True),
+        lambda p: Adam(p, lr=CosineDecay(0.2, 300)),
+        lambda p: AdamW(p, lr=CosineDecay(0.2, 300), weight_decay=0.0),
+    ],
+)
+def test_every_optimizer_finds_the_bottom_of_a_bowl(make):
+    target = np.array([3.0, -2.0])
+    param = parameter([0.0, 0.0], dtype=np.float64)
+    optimizer = make([param])
+    for _ in range(300):
+        optimizer.zero_grad()
+        minidl.mse(param, target, reduction="sum").backward()
+        optimizer.step()
+    # SGD shrinks the distance at least as fast as 0.95 a step, 2e-7 in all; Adam's last rates, far
+    # below 0.2, bound what is left of its swings
+    assert_allclose(param.data, target, rtol=0, atol=1e-3)
+
+
+def test_zero_grad_forgets_all_gradients():
+    params = [parameter([1.0], gradient=[1.0]), parameter([1.0])]
+    SGD(params).zero_grad()
+    assert [param.grad for param in params] == [None, None]
+
+
+def test_step_count_counts_steps():
+    optimizer = SGD([parameter([1.0], gradient=[1.0])])
+    for count in range(3):
+        assert optimizer.step_count == count
+        optimizer.step()
+
+
+def test_parameters_may_come_from_a_generator():
+    model = Sequential([Dense(3)], input_shape=(2,))
+    optimizer = SGD(param for _, param in model.named_parameters())
+    assert len(optimizer.params) == 2
+
+
+def test_the_learning_rate_can_be_set_between_steps():
+    param = parameter([0.0], gradient=[1.0])
+    optimizer = SGD([param], lr=1.0)
+    optimizer.step()
+    optimizer.lr = 0.25
+    optimizer.step()
+    assert optimizer.current_lr == 0.25
+    assert param.data.item() == -1.25
+    optimizer.lr = StepDecay(1.0, 1, 0.5)  # a schedule counts all steps, those before it too
+    assert optimizer.current_lr == 0.25
+
+
+def test_a_schedule_gives_each_step_its_learning_rate():
+    param = parameter([0.0], gradient=[1.0])
+    optimizer = SGD([param], lr=StepDecay(1.0, 2, 0.5))
+    positions = []
+    for _ in range(5):
+        optimizer.step()
+        positions.append(param.data.item())
+    assert positions == [-1.0, -2.0, -2.5, -3.0, -3.25]
+
+
+def test_a_schedule_of_ones_own_is_a_class_with_a_call():
+    class Halves(Schedule):
+        def __call__(self, step):
+            return 0.5**step
+
+    optimizer = SGD([parameter([0.0], gradient=[1.0])], lr=WarmUp(Halves(), 1, start=1.0))
+    rates = []
+    for _ in range(4):
+        rates.append(optimizer.current_lr)
+        optimizer.step()
+    assert rates == [1.0, 1.0, 0.5, 0.25]
+
+
+# Clipping
+
+
+def test_gradients_within_the_norm_stay_as_they_are():
+    params = [parameter([0.0], gradient=[3.0]), parameter([0.0], gradient=[4.0])]
+    assert clip_grad_norm(params, 5.1) == 5.0
+    assert [param.grad.item() for param in params] == [3.0, 4.0]
+
+
+def test_gradients_are_scaled_together_to_the_norm():
+    params = [parameter([0.0], gradient=[3.0]), parameter([[0.0]], gradient=[[4.0]])]
+    assert clip_grad_norm(params, 1.0) == 5.0
+    scaled = [param.grad.item() for param in params]
+    # the 1e-6 that PyTorch adds to the norm takes 2e-7 of the result away
+    assert scaled == pytest.approx([0.6, 0.8], rel=1e-6)
+    assert math.hypot(*scaled) <= 1.0
+
+
+def test_clipping_passes_over_parameters_without_a_gradient():
+    assert clip_grad_norm([parameter([1.0])], 1.0) == 0.0
+    assert clip_grad_norm([], 1.0) == 0.0
+
+
+def test_clipping_takes_gradients_in_any_memory_order():
+    param = parameter(np.zeros((3, 2)))
+    param.grad = np.asfortranarray(np.full((3, 2), 2.0, np.float32))
+    # float32, and the 1e-6 that PyTorch adds to the norm
+    assert clip_grad_norm([param], 1.0) == pytest.approx(math.sqrt(24), rel=1e-6)
+    assert_allclose(param.grad, np.full((3, 2), 1 / math.sqrt(6)), rtol=1e-6)
+
+
+def test_no_limit_clips_nothing():
+    param = parameter([0.0], gradient=[1024.0])
+    assert clip_grad_norm([param], math.inf) == 1024.0
+    assert param.grad.item() == 1024.0
+
+
+@pytest.mark.parametrize("max_norm", [0, -1.0, math.nan])
+def test_clipping_refuses_a_norm_that_is_not_positive(max_norm):
+    with pytest.raises(ValueError, match="max_norm must be positive"):
+        clip_grad_norm([parameter([0.0], gradient=[1.0])], max_norm)
+
+
+# Schedules, by what they document
+
+
+def test_step_decay_multiplies_every_step_size_steps():
+    schedule = StepDecay(1.0, 3, 0.5)
+    assert [schedule(step) for step in range(7)] == [1, 1, 1, 0.5, 0.5, 0.5, 0.25]
+
+
+def test_cosine_decay_ends_at_its_final_rate_and_stays_there():
+    schedule = CosineDecay(0.5, 10, final=0.125)
+    assert schedule(0) == 0.5
+    assert schedule(5) == pytest.approx((0.5 + 0.125) / 2, rel=1e-15)
+    assert schedule(10) == schedule(11) == schedule(1000) == 0.125
+
+
+def test_warm_up_starts_at_nothing_unless_told_and_reaches_the_whole_rate():
+    schedule = WarmUp(0.5, 4)
+    assert [schedule(step) for step in range(6)] == [0, 0.125, 0.25, 0.375, 0.5, 0.5]
+    assert WarmUp(0.5, 4, start=0.5)(0) == 0.25
+
+
+def test_what_follows_a_warm_up_starts_at_its_step_0():
+    schedule = WarmUp(StepDecay(1.0, 2, 0.5), 3)
+    assert [schedule(step) for step in range(3, 8)] == [1, 1, 0.5, 0.5, 0.25]
+
+
+def test_one_cycle_starts_rises_and_falls_as_documented():
+    schedule = OneCycle(1.0, 100, rise=0.31, div_factor=10, final_div_factor=100)
+    rates = [schedule(step) for step in range(100)]
+    assert rates[0] == pytest.approx(0.1, rel=1e-14)
+    assert rates[30] == 1.0 == max(rates)
+    assert rates[99] == pytest.approx(1e-3, rel=1e-12)  # what is left of rates around 1
+    assert rates[:31] == sorted(rates[:31])
+    assert rates[30:] == sorted(rates[30:], reverse=True)
+    assert schedule(1000) == schedule(99)
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3, 4])
+def test_one_cycle_of_few_steps_stays_between_its_rates_and_ends_at_the_last(steps):
+    rates = [OneCycle(1.0, steps)(step) for step in range(steps + 2)]
+    lowest = 1 / 25 / 1e4
+    assert all(lowest <= rate <= 1 for rate in rates)
+    assert rates[-1] == lowest
+
+
+@pytest.mark.parametrize("make", [StepDecay, CosineDecay, WarmUp, OneCycle])
+@pytest.mark.parametrize("steps", [0, -1])
+def test_schedules_refuse_no_steps(make, steps):
+    with pytest.raises(ValueError, match=f"at least 1, got {steps}"):
+        make(0.1, steps)
+
+
+# What optimizers refuse
+
+
+@pytest.mark.parametrize("make", OPTIMIZERS)
+def test_optimizers_refuse_nothing(make):
+    with pytest.raises(ValueError, match="at least one parameter"):
+        make([])
+
+
+@pytest.mark.parametrize("thing", [Tensor([1.0]), np.ones(3), 3, "weight"])
+def test_optimizers_refuse_what_has_no_gradient(thing):
+    with pytest.raises(ValueError, match="requires_grad=True, got"):
+        SGD([thing])
+
+
+def test_optimizers_refuse_the_results_of_operations():
+    # they never have a .grad: a step would change nothing, in silence
+    with pytest.raises(ValueError, match="requires_grad"):
+        SGD([parameter([1.0]) * 2])
+
+
+def test_optimizers_refuse_one_tensor_in_the_place_of_several():
+    # its rows would be taken for parameters, and they are results of indexing
+    with pytest.raises((TypeError, ValueError)):
+        SGD(parameter([[1.0, 2.0], [3.0, 4.0]]))
+
+
+@pytest.mark.parametrize("make", OPTIMIZERS)
+@pytest.mark.parametrize("lr", [-0.1, math.nan])
+def test_optimizers_refuse_a_negative_learning_rate(make, lr):
+    with pytest.raises(ValueError, match="lr must not be negative"):
+        make([parameter([1.0])], lr=lr)
+
+
+@pytest.mark.parametrize(
+    ("make", "name", "value"),
+    [
+        (SGD, "momentum", -0.1),
+        (SGD, "weight_decay", -0.1),
+        (Adam, "eps", -1e-8),
+        (AdamW, "weight_decay", -0.1),
+    ],
+)
+def test_optimizers_refuse_negative_settings_by_name(make, name, value):
+    with pytest.raises(ValueError, match=f"{name} must not be negative, got {value}"):
+        make([parameter([1.0])], **{name: value})
+
+
+def test_nesterov_needs_momentum():
+    with pytest.raises(ValueError, match="momentum > 0"):
+        SGD([parameter([1.0])], nesterov=True)
+
+
+@pytest.mark.parametrize("make", [Adam, AdamW])
+@pytest.mark.parametrize("betas", [(1.0, 0.9), (0.9, 1.0), (-0.1, 0.9), (0.9, math.nan), (0.9,)])
+def test_adam_refuses_betas_out_of_range(make, betas):
+    with pytest.raises(ValueError, match="betas must be two numbers from 0 to 1"):
+        make([parameter([1.0])], betas=betas)
+
+
+def test_an_optimizer_says_how_it_steps():
+    with pytest.raises(TypeError, match="abstract"):
+        Optimizer([parameter([1.0])], 0.1)
+
+
+def test_optimizers_refuse_a_parameter_given_twice():
+    weight = parameter([1.0])
+    with pytest.raises(ValueError, match="each parameter once"):
+        SGD([weight, weight])
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: StepDecay(-1.0, 2),
+        lambda: CosineDecay(-1.0, 2),
+        lambda: CosineDecay(1.0, 2, final=-1.0),
+        lambda: WarmUp(-1.0, 2),
+        lambda: WarmUp(1.0, 2, start=-1.0),
+        lambda: OneCycle(-1.0, 2),
+        lambda: OneCycle(1.0, 2, rise=1.5),
+        lambda: OneCycle(1.0, 2, div_factor=0),
+    ],
+)
+def test_schedules_refuse_numbers_out_of_range(make):
+    with pytest.raises(ValueError, match=r"must not be negative, got -1\.0|OneCycle expects rise"):
+        make()
