@@ -39,6 +39,7 @@ def max_pool_gradient(x: Array, out: Array, d: Array, window: Window) -> Array:
     xp = of(x).xp
     padded = _pad(x, window, xp.nan)  # equals nothing, so that no padding takes a gradient
     gradient = xp.zeros(padded.shape, dtype=d.dtype)
+    overlapping = window.strides[0] < window.size[0] or window.strides[1] < window.size[1]
     waiting = xp.ones(out.shape, dtype=bool)  # places whose largest value has not been met yet
     for values, target in zip(
         _taps(padded, window, x.shape), _taps(gradient, window, x.shape), strict=True
@@ -46,7 +47,10 @@ def max_pool_gradient(x: Array, out: Array, d: Array, window: Window) -> Array:
         largest = values == out
         largest &= waiting
         waiting ^= largest
-        target += xp.where(largest, d, 0)
+        if overlapping:
+            target += d * largest
+        else:  # every pixel is met once, so that nothing needs to be read before it is written
+            xp.multiply(d, largest, out=target)
     return _crop(gradient, window, x.shape)
 
 
