@@ -112,6 +112,11 @@ def of(array: Array) -> Backend:
     raise TypeError(f"expected a NumPy or CuPy array, got {type(array).__name__}")
 
 
+def module(array: Array) -> Any:
+    """The library that computes with this array: NumPy or CuPy. TypeError as `of`."""
+    return of(array).xp
+
+
 def shared_by(*arrays: Array) -> Backend:
     """The one backend that holds all arrays. Raises DeviceError, naming both, if there are two."""
     first = of(arrays[0])

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from minidl import backend
-from minidl.backend import Array
+from minidl.backend import Array, module
 
 Rule: TypeAlias = Callable[[Array], Array]
 Axis: TypeAlias = int | tuple[int, ...] | None
@@ -282,7 +282,7 @@ class Tensor(_Bound):
         while ready:
             tensor = ready.pop()
             # NumPy makes scalars of 0-d results; rules are promised arrays.
-            gradient = backend.of(tensor.data).xp.asarray(gradients.pop(id(tensor)))
+            gradient = module(tensor.data).asarray(gradients.pop(id(tensor)))
             node = tensor._node
             if node is None:
                 _accumulate(tensor, gradient, id(tensor) in owned)
@@ -436,4 +436,4 @@ def _accumulate(leaf: Tensor, gradient: Array, owned: bool) -> None:
     elif owned:
         leaf.grad = _as_array(gradient)
     else:
-        leaf.grad = backend.of(leaf.data).xp.array(gradient)
+        leaf.grad = module(leaf.data).array(gradient)

@@ -188,7 +188,9 @@ def _from_addresses(workshop: Path, found: dict[str, Bytes], tried: list[str]) -
             except (OSError, ValueError) as error:
                 # Not asked again for the next file: a dead address costs its time-out each time.
                 addresses.remove(address)
-                tried.append(f"{address}{path.name}: {str(error).removeprefix(f'{path}: ')}")
+                reason = f"{address}{path.name}: {str(error).removeprefix(f'{path}: ')}"
+                say(f"not available from {reason}")
+                tried.append(reason)
 
 
 def _from_debian_package(workshop: Path, found: dict[str, Bytes], tried: list[str]) -> None:

@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import ExitStack
 
-from minidl.backend import Array, of
+from minidl.backend import Array, module, of
 from minidl.kernels import scratch
 from minidl.kernels.window import Window
 
@@ -39,11 +39,11 @@ def conv2d(x: Array, weight: Array, bias: Array | None, window: Window) -> Array
     """
     filters = weight.shape[3]
     places = window.positions((x.shape[1], x.shape[2]))
-    out: Array = of(x).xp.empty((len(x), *places, filters), dtype=x.dtype)
+    out: Array = module(x).empty((len(x), *places, filters), dtype=x.dtype)
     matrix = weight.reshape(-1, filters)
     for images, columns in im2col(x, window):
         product = out[images].reshape(-1, filters)
-        of(x).xp.matmul(columns, matrix, out=product)
+        module(x).matmul(columns, matrix, out=product)
         if bias is not None:
             product += bias
     return out
@@ -60,7 +60,7 @@ def conv2d_weight_gradient(x: Array, d: Array, window: Window) -> Array:
     Returns:
         (KH, KW, C_in, C_out), the sum over the batch, added in the order of the images.
     """
-    xp = of(x).xp
+    xp = module(x)
     filters = d.shape[3]
     gradient: Array = xp.zeros((*window.size, x.shape[3], filters), dtype=d.dtype)
     total = gradient.reshape(-1, filters)
@@ -88,7 +88,7 @@ def conv2d_input_gradient(d: Array, weight: Array, window: Window, image: tuple[
         return col2im(d, weight, window, image)
     # With stride one each pixel collects from the places around it: that is a convolution of the
     # gradient with the filters turned by 180 degrees, and it writes every pixel only once.
-    turned = of(d).xp.ascontiguousarray(weight[::-1, ::-1].transpose(0, 1, 3, 2))
+    turned = module(d).ascontiguousarray(weight[::-1, ::-1].transpose(0, 1, 3, 2))
     return conv2d(d, turned, None, mirrored)
 
 

@@ -6,13 +6,13 @@
 
 from __future__ import annotations
 
-from minidl.backend import Array, of
+from minidl.backend import Array, module
 
 
 def sum_rows(rows: Array) -> Array:
     """The sum of all rows: (M, C) to (C,)."""
     # As a product with ones this runs at the speed of BLAS, several times that of rows.sum(0).
-    return of(rows).xp.ones(len(rows), dtype=rows.dtype) @ rows
+    return module(rows).ones(len(rows), dtype=rows.dtype) @ rows
 
 
 def moments(rows: Array) -> tuple[Array, Array]:
@@ -35,7 +35,7 @@ def normalize(rows: Array, mean: Array, variance: Array, eps: float) -> tuple[Ar
     Returns:
         The normalised rows (M, C), and what they were multiplied with, (C,).
     """
-    scale = 1 / of(rows).xp.sqrt(variance + eps)
+    scale = 1 / module(rows).sqrt(variance + eps)
     normalized: Array = rows - mean
     normalized *= scale
     return normalized, scale

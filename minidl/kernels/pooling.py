@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from minidl.backend import Array, of
+from minidl.backend import Array, module
 from minidl.kernels.window import Window
 
 
 def max_pool(x: Array, window: Window) -> Array:
     """The largest value under each place of the window: (N, H, W, C) to (N, OH, OW, C)."""
-    xp = of(x).xp
+    xp = module(x)
     padded = _pad(x, window, -xp.inf)
     seen = _taps(padded, window, x.shape)
     out: Array = next(seen).copy()
@@ -36,7 +36,7 @@ def max_pool_gradient(x: Array, out: Array, d: Array, window: Window) -> Array:
         (N, H, W, C). Where several values of a place are largest, the first of them, row by row,
         takes the whole gradient, as in PyTorch.
     """
-    xp = of(x).xp
+    xp = module(x)
     padded = _pad(x, window, xp.nan)  # equals nothing, so that no padding takes a gradient
     gradient = xp.zeros(padded.shape, dtype=d.dtype)
     overlapping = window.strides[0] < window.size[0] or window.strides[1] < window.size[1]
@@ -78,7 +78,7 @@ def average_pool_gradient(x: Array, d: Array, window: Window) -> Array:
     Returns:
         (N, H, W, C).
     """
-    gradient = _pad(of(x).xp.zeros(x.shape, dtype=d.dtype), window, 0)
+    gradient = _pad(module(x).zeros(x.shape, dtype=d.dtype), window, 0)
     share = d * _shares(x, window)
     for target in _taps(gradient, window, x.shape):
         target += share
@@ -97,7 +97,7 @@ def _pad(x: Array, window: Window, value: float) -> Array:
     """The batch with a border of `value`; the batch itself where no border is needed."""
     if window.padding == ((0, 0), (0, 0)):
         return x
-    padded: Array = of(x).xp.pad(
+    padded: Array = module(x).pad(
         x, ((0, 0), *window.padding, (0, 0)), mode="constant", constant_values=value
     )
     return padded
@@ -111,7 +111,7 @@ def _crop(padded: Array, window: Window, shape: tuple[int, ...]) -> Array:
 
 def _shares(x: Array, window: Window) -> Array:
     """One over the number of real pixels under each place, (OH, OW, 1)."""
-    xp = of(x).xp
+    xp = module(x)
     ones = xp.ones((1, x.shape[1], x.shape[2], 1), dtype=x.dtype)
     counts = sum(_taps(_pad(ones, window, 0), window, x.shape), start=xp.zeros((), x.dtype))
     return 1 / counts[0]

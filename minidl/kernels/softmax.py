@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from minidl.backend import Array, of
+from minidl.backend import Array, module
 
 
 def softmax(x: Array, axis: int) -> Array:
     """exp(x) / sum(exp(x)) along an axis; same shape."""
     out: Array = x - x.max(axis=axis, keepdims=True)
-    of(x).xp.exp(out, out=out)
+    module(x).exp(out, out=out)
     out /= out.sum(axis=axis, keepdims=True)
     return out
 
@@ -28,7 +28,7 @@ def softmax_gradient(out: Array, d: Array, axis: int) -> Array:
 
 def log_softmax(x: Array, axis: int) -> Array:
     """x - log(sum(exp(x))) along an axis; same shape."""
-    xp = of(x).xp
+    xp = module(x)
     out: Array = x - x.max(axis=axis, keepdims=True)
     out -= xp.log(xp.exp(out).sum(axis=axis, keepdims=True))
     return out
@@ -36,22 +36,24 @@ def log_softmax(x: Array, axis: int) -> Array:
 
 def log_softmax_gradient(out: Array, d: Array, axis: int) -> Array:
     """Gradient of `log_softmax` with respect to its input, from its output and that's gradient."""
-    return d - of(out).xp.exp(out) * d.sum(axis=axis, keepdims=True)
+    return d - module(out).exp(out) * d.sum(axis=axis, keepdims=True)
 
 
-def logsumexp(x: Array, axis: int | tuple[int, ...] | None, keepdims: bool) -> Array:
-    """log(sum(exp(x))) over the axes; -inf where all of x is -inf, inf where one of x is inf."""
-    xp = of(x).xp
-    largest = x.max(axis=axis, keepdims=True)
+def logsumexp(x: Array, axes: tuple[int, ...]) -> Array:
+    """log(sum(exp(x))) over the axes, which stay with length 1.
+
+    It is -inf where all of x is -inf, and inf where one of x is inf.
+    """
+    xp = module(x)
+    largest = x.max(axis=axes, keepdims=True)
     shift = xp.where(xp.isfinite(largest), largest, 0).astype(x.dtype)
     with np.errstate(divide="ignore"):  # log(0) is the answer where every x is -inf
-        total: Array = xp.log(xp.exp(x - shift).sum(axis=axis, keepdims=True)) + shift
-    return total if keepdims else xp.squeeze(total, axis=axis)
+        return xp.log(xp.exp(x - shift).sum(axis=axes, keepdims=True)) + shift
 
 
 def pick(rows: Array, labels: Array) -> Array:
     """The element of each row that its label names: (N, C) and integers (N,) to (N,)."""
-    return rows[of(rows).xp.arange(len(rows)), labels]
+    return rows[module(rows).arange(len(rows)), labels]
 
 
 def cross_entropy(log_probabilities: Array, labels: Array, smoothing: float) -> Array:
@@ -76,7 +78,7 @@ def cross_entropy(log_probabilities: Array, labels: Array, smoothing: float) -> 
 
 def targets(labels: Array, like: Array, smoothing: float) -> Array:
     """Labels as the probabilities (N, C) that they stand for, in the dtype of `like`."""
-    xp = of(like).xp
+    xp = module(like)
     if labels.ndim == 1:
         out: Array = xp.zeros(like.shape, dtype=like.dtype)
         out[xp.arange(len(out)), labels] = 1

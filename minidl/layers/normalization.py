@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from minidl import backend
+from minidl.backend import module
 from minidl.layers.module import Buffer, Layer, Parameter, new_parameter
 from minidl.ops import normalization
 from minidl.tensor import Tensor
@@ -48,7 +48,7 @@ class BatchNorm(Layer):
         if x.ndim < 2:
             raise ValueError(f"expects input (N, ..., C), got {x.shape}")
         shape = (x.shape[-1],)
-        xp = backend.of(x.data).xp
+        xp = module(x.data)
         self.gamma = new_parameter("ones", shape, 1, 1, like=x)
         self.beta = new_parameter("zeros", shape, 1, 1, like=x)
         self.running_mean = Buffer(xp.zeros(shape, dtype=x.dtype))

@@ -9,8 +9,8 @@ from typing import Any
 
 from numpy.typing import DTypeLike
 
-from minidl.backend import Array
-from minidl.ops.operands import Number, floating, module, operands, tensor
+from minidl.backend import Array, module
+from minidl.ops.operands import Number, floating, operands, tensor
 from minidl.tensor import Tensor, TensorLike, record
 
 

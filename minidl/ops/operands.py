@@ -8,13 +8,10 @@ an integer tensor. Two floating tensors meet as in NumPy: float32 and float64 gi
 from __future__ import annotations
 
 import numbers
-from typing import Any, TypeAlias
+from typing import Any
 
 from minidl import backend
-from minidl.backend import Array
-from minidl.tensor import DEFAULT_FLOAT, Rule, Tensor, TensorLike
-
-Edge: TypeAlias = tuple[Tensor, Rule]
+from minidl.tensor import DEFAULT_FLOAT, Tensor, TensorLike
 
 
 def tensor(value: TensorLike) -> Tensor:
@@ -68,13 +65,3 @@ def _yields(given: TensorLike, x: Tensor, other: Tensor) -> bool:
     """Whether x takes on the other's dtype, instead of both being promoted."""
     constant = not isinstance(given, Tensor) or x.data.dtype.kind != "f"
     return constant and other.data.dtype.kind == "f"
-
-
-def unwrap(value: Any) -> Any:
-    """The array of a tensor; everything else as it is."""
-    return value.data if isinstance(value, Tensor) else value
-
-
-def module(array: Array) -> Any:
-    """The library that computes with this array: NumPy or CuPy."""
-    return backend.of(array).xp

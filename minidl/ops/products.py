@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from minidl import backend
-from minidl.backend import Array
+from minidl.backend import Array, module
 from minidl.kernels.normalization import sum_rows
-from minidl.ops.operands import module, operands
+from minidl.ops.operands import operands
 from minidl.tensor import Tensor, TensorLike, record
 
 

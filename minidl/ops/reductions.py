@@ -6,88 +6,87 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
 
-from minidl.backend import Array
+from minidl.backend import Array, module
 from minidl.kernels import softmax as kernels
-from minidl.ops.operands import floating, module, tensor
+from minidl.ops.operands import floating, tensor
 from minidl.tensor import Axis, Tensor, TensorLike, record
 
 
 def sum(x: TensorLike, axis: Axis = None, keepdims: bool = False) -> Tensor:
     """The sum over the axes."""
     x = tensor(x)
-    shape, axis = x.shape, _axes(x.ndim, axis)
+    shape, axes = x.shape, _axes(x.ndim, axis)
     return record(
-        x.data.sum(axis=axis, keepdims=keepdims),
-        (x, lambda g: _spread(g, shape, axis)),
+        x.data.sum(axis=axes, keepdims=keepdims),
+        (x, lambda g: _spread(g, shape, axes)),
     )
 
 
 def mean(x: TensorLike, axis: Axis = None, keepdims: bool = False) -> Tensor:
     """The mean over the axes; of nothing, it is nan with a warning, as in NumPy."""
     x = floating(x)
-    shape, axis = x.shape, _axes(x.ndim, axis)
-    count = _count(shape, axis)
+    shape, axes = x.shape, _axes(x.ndim, axis)
+    count = _count(shape, axes)
     return record(
-        x.data.mean(axis=axis, keepdims=keepdims),
-        (x, lambda g: _spread(g, shape, axis) / count),
+        x.data.mean(axis=axes, keepdims=keepdims),
+        (x, lambda g: _spread(g, shape, axes) / count),
     )
 
 
 def var(x: TensorLike, axis: Axis = None, ddof: int = 0, keepdims: bool = False) -> Tensor:
     """The variance over the axes: squared distances from the mean, over their number less ddof."""
     x = floating(x)
-    data, axis = x.data, _axes(x.ndim, axis)
-    count = _count(x.shape, axis) - ddof
+    data, axes = x.data, _axes(x.ndim, axis)
+    count = _count(x.shape, axes) - ddof
 
     def rule(g: Array) -> Array:
-        centred = data - data.mean(axis=axis, keepdims=True)
-        return _spread(g, data.shape, axis) * centred * 2 / count
+        centred = data - data.mean(axis=axes, keepdims=True)
+        return _spread(g, data.shape, axes) * centred * 2 / count
 
-    return record(data.var(axis=axis, ddof=ddof, keepdims=keepdims), (x, rule))
+    return record(data.var(axis=axes, ddof=ddof, keepdims=keepdims), (x, rule))
 
 
 def max(x: TensorLike, axis: Axis = None, keepdims: bool = False) -> Tensor:
     """The largest element over the axes; equal ones share its gradient evenly."""
     x = tensor(x)
-    axis = _axes(x.ndim, axis)
-    return _extreme(x, x.data.max(axis=axis, keepdims=True), axis, keepdims)
+    axes = _axes(x.ndim, axis)
+    return _extreme(x, x.data.max(axis=axes, keepdims=True), axes, keepdims)
 
 
 def min(x: TensorLike, axis: Axis = None, keepdims: bool = False) -> Tensor:
     """The smallest element over the axes; equal ones share its gradient evenly."""
     x = tensor(x)
-    axis = _axes(x.ndim, axis)
-    return _extreme(x, x.data.min(axis=axis, keepdims=True), axis, keepdims)
+    axes = _axes(x.ndim, axis)
+    return _extreme(x, x.data.min(axis=axes, keepdims=True), axes, keepdims)
 
 
 def logsumexp(x: TensorLike, axis: Axis = None, keepdims: bool = False) -> Tensor:
     """log(sum(exp(x))) over the axes, computed so that nothing overflows."""
     x = floating(x)
-    data, axis = x.data, _axes(x.ndim, axis)
-    kept = kernels.logsumexp(data, axis, keepdims=True)
-    value = kept if keepdims else module(data).squeeze(kept, axis=axis)
+    data, axes = x.data, _axes(x.ndim, axis)
+    kept = kernels.logsumexp(data, axes)
+    value = kept if keepdims else module(data).squeeze(kept, axis=axes)
 
     def rule(g: Array) -> Array:
         xp = module(data)
         shift = xp.where(kept == -xp.inf, 0, kept)  # rows of -inf alone: no slope, not nan
-        return _spread(g, data.shape, axis) * xp.exp(data - shift)
+        return _spread(g, data.shape, axes) * xp.exp(data - shift)
 
     return record(value, (x, rule))
 
 
-def _extreme(x: Tensor, kept: Array, axis: Axis, keepdims: bool) -> Tensor:
+def _extreme(x: Tensor, kept: Array, axes: tuple[int, ...], keepdims: bool) -> Tensor:
     """A reduction whose value is some of the elements; `kept` is that value with all axes."""
     data = x.data
 
     def rule(g: Array) -> Array:
         chosen = data == kept
-        return _spread(g, data.shape, axis) * chosen / chosen.sum(axis=axis, keepdims=True)
+        return _spread(g, data.shape, axes) * chosen / chosen.sum(axis=axes, keepdims=True)
 
-    return record(kept if keepdims else module(data).squeeze(kept, axis=axis), (x, rule))
+    return record(kept if keepdims else module(data).squeeze(kept, axis=axes), (x, rule))
 
 
 def _axes(rank: int, axis: Axis) -> tuple[int, ...]:
@@ -101,13 +100,12 @@ def _axes(rank: int, axis: Axis) -> tuple[int, ...]:
     return tuple(a % rank for a in axes)
 
 
-def _count(shape: tuple[int, ...], axis: Axis) -> int:
+def _count(shape: tuple[int, ...], axes: tuple[int, ...]) -> int:
     """How many elements are taken together."""
-    return math.prod(shape[a] for a in _axes(len(shape), axis))
+    return math.prod(shape[a] for a in axes)
 
 
-def _spread(g: Array, shape: tuple[int, ...], axis: Axis) -> Any:
+def _spread(g: Array, shape: tuple[int, ...], axes: tuple[int, ...]) -> Array:
     """Give every element the gradient of the reduction it went into: a view of the full shape."""
-    axes = _axes(len(shape), axis)
     kept = tuple(1 if a in axes else length for a, length in enumerate(shape))
     return module(g).broadcast_to(g.reshape(kept), shape)

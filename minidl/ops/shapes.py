@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from minidl import backend
-from minidl.backend import Array
-from minidl.ops.operands import module, tensor
+from minidl.backend import Array, module
+from minidl.ops.operands import tensor
 from minidl.tensor import Tensor, TensorLike, record
 
 

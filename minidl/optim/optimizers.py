@@ -10,8 +10,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 
-from minidl import backend
-from minidl.backend import Array
+from minidl.backend import Array, module
 from minidl.kernels import optimizer as kernels
 from minidl.optim.schedules import Schedule, learning_rate
 from minidl.tensor import Tensor
@@ -239,7 +238,7 @@ def clip_grad_norm(params: Iterable[Tensor], max_norm: float) -> float:
 
 
 def _zeros_like(param: Tensor) -> Array:
-    return backend.of(param.data).xp.zeros(param.shape, dtype=param.dtype)
+    return module(param.data).zeros(param.shape, dtype=param.dtype)
 
 
 def _at_least_zero(**numbers: float) -> None:
