@@ -2,9 +2,10 @@
 
 An operation computes its value with plain arrays, then calls `record(value, (input, rule), ...)`. A
 rule is a function that turns the gradient with respect to the value into the gradient with respect
-to that input. If no input wants a gradient, nothing is kept. Otherwise the new tensor holds a node:
-its inputs and their rules. `backward` starts from a loss, visits each node once, after everything
-that used it, and lets go of each node as it passes.
+to that input. If no input wants a gradient, nothing is kept. Otherwise the new tensor gets a node
+with the rules, each leading to the node of an input, or to the input itself if the user made it.
+Nodes hold no values: what a rule needs it keeps itself, and all else is freed. `backward` starts
+from a loss, visits each node once, after everything that used it, and lets go of it in passing.
 
 No operation's mathematics lives here; `minidl.ops` brings it, and binds the operators and methods
 of `Tensor` that are only declared here.
@@ -15,13 +16,13 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ContextDecorator
-from typing import TYPE_CHECKING, Any, Self, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeAlias
 
 import numpy as np
 from numpy.typing import DTypeLike
 
 from minidl import backend
-from minidl.backend import Array, module
+from minidl.backend import Array, array_module
 
 Rule: TypeAlias = Callable[[Array], Array]
 Axis: TypeAlias = int | tuple[int, ...] | None
@@ -56,18 +57,22 @@ class no_grad(ContextDecorator):  # noqa: N801  the name that PyTorch's users kn
         _mode.recording = _mode.before.pop()
 
 
+class Edge(NamedTuple):
+    """The way back from an operation to one of its inputs."""
+
+    target: Node | Tensor  # the operation that made the input, or the input if no operation did
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    rule: Rule
+
+
 class Node:
-    """What one operation leaves in the graph: the inputs that want a gradient, and their rules."""
+    """What one operation leaves in the graph; its edges are None once `backward` let them go."""
 
-    __slots__ = ("inputs", "rules")
+    __slots__ = ("__weakref__", "edges")
 
-    def __init__(self, inputs: tuple[Tensor, ...], rules: tuple[Rule, ...]) -> None:
-        self.inputs = inputs
-        self.rules = rules
-
-
-# What stands in place of a node whose saved arrays `backward` has let go.
-RELEASED = Node((), ())
+    def __init__(self, edges: list[Edge]) -> None:
+        self.edges: list[Edge] | None = edges
 
 
 if TYPE_CHECKING:
@@ -102,6 +107,7 @@ if TYPE_CHECKING:
         def astype(self, dtype: DTypeLike) -> Tensor: ...
         def clip(self, low: float | None = None, high: float | None = None) -> Tensor: ...
         def exp(self) -> Tensor: ...
+        def flatten(self) -> Tensor: ...
         def log(self) -> Tensor: ...
         def log_softmax(self, axis: int = -1) -> Tensor: ...
         def logsumexp(self, axis: Axis = None, keepdims: bool = False) -> Tensor: ...
@@ -119,7 +125,7 @@ if TYPE_CHECKING:
         def sum(self, axis: Axis = None, keepdims: bool = False) -> Tensor: ...
         def tanh(self) -> Tensor: ...
         def transpose(self, *axes: int | Sequence[int]) -> Tensor: ...
-        def var(self, axis: Axis = None, ddof: int = 0, keepdims: bool = False) -> Tensor: ...
+        def var(self, axis: Axis = None, keepdims: bool = False, *, ddof: int = 0) -> Tensor: ...
 
 else:
     _Bound = object
@@ -275,22 +281,23 @@ class Tensor(_Bound):
             TypeError: if `grad` is itself to be differentiated.
         """
         seed = self._seed(grad)
-        uses = _count_uses(self)
-        gradients = {id(self): seed}
+        root = self._node or self
+        uses = _count_uses(root)
+        gradients: dict[int, Any] = {id(root): seed}
         owned: set[int] = set()  # gradients no one else holds, which may be added to in place
-        ready = [self]
+        ready: list[Node | Tensor] = [root]
         while ready:
-            tensor = ready.pop()
-            # NumPy makes scalars of 0-d results; rules are promised arrays.
-            gradient = module(tensor.data).asarray(gradients.pop(id(tensor)))
-            node = tensor._node
-            if node is None:
-                _accumulate(tensor, gradient, id(tensor) in owned)
+            here = ready.pop()
+            gradient = gradients.pop(id(here))
+            if isinstance(gradient, np.generic):  # NumPy's 0-d results; rules are promised arrays
+                gradient = np.asarray(gradient)
+            if isinstance(here, Tensor):
+                _accumulate(here, gradient, id(here) in owned)
                 continue
-            tensor._node = RELEASED
-            for source, rule in zip(node.inputs, node.rules, strict=True):
-                key = id(source)
-                passed = _fit(rule(gradient), source)
+            edges, here.edges = here.edges, None
+            for target, shape, dtype, rule in edges or ():
+                key = id(target)
+                passed = _fit(rule(gradient), shape, dtype)
                 fresh = passed is not gradient and getattr(passed, "base", None) is None
                 if key not in gradients:
                     gradients[key] = passed
@@ -303,7 +310,7 @@ class Tensor(_Bound):
                     owned.add(key)
                 uses[key] -= 1
                 if not uses[key]:
-                    ready.append(source)
+                    ready.append(target)
 
     def _seed(self, grad: Any) -> Array:
         """The gradient that `backward` starts with, checked."""
@@ -327,7 +334,7 @@ class Tensor(_Bound):
                     "first derivatives only; pass grad.detach()"
                 )
             grad = grad.data
-        grad = _as_array(grad)
+        grad = _as_array(grad, beside=self.data)
         backend.shared_by(self.data, grad)
         if grad.shape != self.shape:
             raise ValueError(f"backward(grad): expected shape {self.shape}, got {grad.shape}")
@@ -353,16 +360,22 @@ def record(value: Array, *edges: tuple[Tensor, Rule]) -> Tensor:
     out.requires_grad = False
     out._node = None
     if _mode.recording:
-        wanted = [edge for edge in edges if edge[0].requires_grad]
+        wanted = [
+            Edge(source._node or source, source.data.shape, source.data.dtype, rule)
+            for source, rule in edges
+            if source.requires_grad
+        ]
         if wanted:
-            inputs, rules = zip(*wanted, strict=True)
-            out._node = Node(inputs, rules)
+            out._node = Node(wanted)
             out.requires_grad = True
     return out
 
 
-def _as_array(value: Any) -> Array:
-    """An array of a supported dtype, from an array, a number or nested lists of numbers."""
+def _as_array(value: Any, beside: Array | None = None) -> Array:
+    """An array of a supported dtype, from an array, a number or nested lists of numbers.
+
+    Numbers have no device; they become an array on that of `beside`, or on the CPU.
+    """
     try:
         backend.of(value)
         array: Array = np.asarray(value) if isinstance(value, np.ndarray) else value
@@ -372,8 +385,10 @@ def _as_array(value: Any) -> Array:
         if isinstance(value, (list, tuple)) and any(isinstance(item, Tensor) for item in value):
             raise TypeError("expected numbers, got a list of tensors; stack() joins them") from None
         array = np.asarray(value)
-        if array.dtype == np.float64 and not isinstance(value, np.generic):
+        if array.dtype == np.float64 and not hasattr(value, "dtype"):
             array = array.astype(DEFAULT_FLOAT)  # Python's floats have no precision to keep
+        if beside is not None:
+            array = backend.of(beside).asarray(array)
     if array.dtype.kind not in "biu" and array.dtype not in (np.float32, np.float64):
         raise TypeError(
             f"expected booleans, integers, float32 or float64, got {array.dtype}; "
@@ -382,34 +397,33 @@ def _as_array(value: Any) -> Array:
     return array
 
 
-def _inputs(tensor: Tensor) -> Iterator[Tensor]:
-    """The tensors that this one was computed from and that want a gradient."""
-    node = tensor._node
-    if node is RELEASED:
-        raise RuntimeError(
-            "this graph was let go by an earlier backward(); compute the loss again, or add up "
-            "several losses before one backward()"
-        )
-    return iter(node.inputs if node else ())
+def _count_uses(root: Node | Tensor) -> dict[int, int]:
+    """How many edges lead to each node and tensor below the root.
 
-
-def _count_uses(root: Tensor) -> dict[int, int]:
-    """How often each tensor below the root is an input; raises before anything is released."""
+    Raises RuntimeError, before anything is let go, if something was let go earlier.
+    """
     uses: dict[int, int] = {}
     stack = [root]
     while stack:
-        for source in _inputs(stack.pop()):
-            key = id(source)
+        here = stack.pop()
+        if isinstance(here, Tensor):
+            continue
+        if here.edges is None:
+            raise RuntimeError(
+                "this graph was let go by an earlier backward(); compute the loss again, or add up "
+                "several losses before one backward()"
+            )
+        for target, *_ in here.edges:
+            key = id(target)
             if key not in uses:
                 uses[key] = 0
-                stack.append(source)
+                stack.append(target)
             uses[key] += 1
     return uses
 
 
-def _fit(gradient: Array, source: Tensor) -> Array:
-    """Undo broadcasting and promotion: bring a gradient to the shape and dtype of its tensor."""
-    shape = source.data.shape
+def _fit(gradient: Array, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+    """Undo broadcasting and promotion: bring a gradient to the shape and dtype of its input."""
     if gradient.shape != shape:
         returned = gradient.shape
         added = gradient.ndim - len(shape)
@@ -424,9 +438,7 @@ def _fit(gradient: Array, source: Tensor) -> Array:
         gradient = gradient.reshape(gradient.shape[added:])
         if gradient.shape != shape:
             raise RuntimeError(f"a rule returned shape {returned} for an input of {shape}")
-    if gradient.dtype != source.data.dtype:
-        gradient = gradient.astype(source.data.dtype)
-    return gradient
+    return gradient if gradient.dtype == dtype else gradient.astype(dtype)
 
 
 def _accumulate(leaf: Tensor, gradient: Array, owned: bool) -> None:
@@ -434,6 +446,6 @@ def _accumulate(leaf: Tensor, gradient: Array, owned: bool) -> None:
     if leaf.grad is not None:
         leaf.grad += gradient
     elif owned:
-        leaf.grad = _as_array(gradient)
+        leaf.grad = gradient
     else:
-        leaf.grad = module(leaf.data).array(gradient)
+        leaf.grad = array_module(leaf.data).array(gradient)

@@ -953,6 +953,23 @@ def test_precision_and_shape_are_kept(case, dtype):
 
 
 @every_case
+def test_rules_compute_in_the_precision_of_their_input(case, monkeypatch):
+    """What a rule returns before the engine would convert it."""
+    fit = minidl.tensor._fit
+    returned = []
+
+    def watched(gradient, shape, dtype):
+        returned.append((gradient.dtype, dtype))
+        return fit(gradient, shape, dtype)
+
+    monkeypatch.setattr(minidl.tensor, "_fit", watched)
+    compute, _, inputs = case.prepare(np.float32)
+    backward(compute, inputs)
+    if case.covers is not elementwise.astype:  # whose gradient arrives in the other precision
+        assert all(got == wanted for got, wanted in returned), returned
+
+
+@every_case
 def test_a_second_pass_doubles_the_gradients(case):
     compute, parameters, inputs = case.prepare(np.float64)
     held = [t for t in (*inputs, *parameters) if t.requires_grad]

@@ -270,20 +270,22 @@ def test_dirty_scratch_changes_no_convolution(case):
 
 
 def test_conv2d_never_holds_the_columns_of_the_whole_batch():
-    x = Tensor(numbers((256, 14, 14, 16), 0).astype(np.float32), requires_grad=True)
-    layer = Conv2D(16, 3, padding="same")
+    # Batch 1024 of 64 channels on 14x14: the columns of all images would take 462 MB.
+    x = Tensor(np.zeros((1024, 14, 14, 64), np.float32), requires_grad=True)
+    layer = Conv2D(64, 3, padding="same")
     layer(Tensor(x.data[:1]))
-    columns = 256 * 14 * 14 * 3 * 3 * 16 * 4
+    output_and_gradient = 2 * x.data.nbytes
+    seed = np.zeros(x.shape, np.float32)
 
     def train():
         tracemalloc.start()
         try:
-            layer(x).sum().backward()
+            layer(x).backward(seed)
             return tracemalloc.get_traced_memory()[1]
         finally:
             tracemalloc.stop()
 
-    assert in_new_thread(train) < columns
+    assert in_new_thread(train) < output_and_gradient + 4e6
 
 
 # Scratch memory
@@ -474,7 +476,7 @@ def test_average_pool_is_the_mean_of_the_real_pixels(case):
 def test_average_pool_shares_its_gradient_among_the_real_pixels(case):
     places = case.window.positions(case.image)
     d = case.array((len(case.x), *places, case.x.shape[3]), 2)
-    gradient = pooling.average_pool_gradient(case.x, d, case.window)
+    gradient = pooling.average_pool_gradient(d, case.window, case.x.shape[1:3])
     tolerance = TOLERANCE[case.x.dtype.type]
     assert gradient.dtype == case.x.dtype
     expected = reference.average_pool(case.x, case.window[:3], d)

@@ -702,7 +702,7 @@ def test_matmul_values(dtype, data):
 
 @pytest.mark.parametrize(("p", "q"), [((3,), (2,)), ((2, 3), (2, 3)), ((2, 2, 3), (3, 3, 2))])
 def test_matmul_refuses_shapes_that_do_not_fit(p, q):
-    with pytest.raises(ValueError, match=r"mismatch|broadcast"):
+    with pytest.raises(ValueError, match=r"columns meet \d rows|broadcast"):
         leaf(np.ones(p)) @ leaf(np.ones(q))
 
 
@@ -894,9 +894,11 @@ def test_geometry_may_be_computed_with_numpy():
 
 @pytest.mark.parametrize("function", [images.max_pool, images.avg_pool], ids=name)
 def test_pooling_names_what_it_expects(function):
-    with pytest.raises(ValueError, match=rf"{function.__name__} expects images \(N, H, W, C\)"):
+    with pytest.raises(
+        ValueError, match=r"expects images \(N, H, W, C\), got \(4, 4, 1\); .*\[\.\.\., None\]"
+    ):
         function(np.ones((4, 4, 1)))
-    with pytest.raises(ValueError, match=f"{function.__name__}: padding .* padding alone"):
+    with pytest.raises(ValueError, match=r"padding .* padding alone"):
         function(np.ones((1, 4, 4, 1)), 2, padding=2)
 
 
@@ -1138,7 +1140,7 @@ def test_every_operator_has_its_reflection():
         ("reshape", (2, 1)),
         ("transpose", ()),
         ("sum", (0,)),
-        ("var", (0, 1, True)),
+        ("var", (0, True)),
         ("softmax", (0,)),
         ("logsumexp", (-1, True)),
         ("maximum", (0.7,)),
@@ -1149,3 +1151,20 @@ def test_methods_and_functions_give_the_same(method, arguments):
     np.testing.assert_array_equal(
         getattr(x, method)(*arguments).data, getattr(minidl, method)(x, *arguments).data
     )
+
+
+def test_division_by_small_numbers_has_a_finite_gradient():
+    denominator = Tensor(np.array([1e-25], np.float32), requires_grad=True)
+    (Tensor(np.array([1e-20], np.float32)) / denominator).sum().backward()
+    np.testing.assert_allclose(denominator.grad, -1e30, rtol=1e-5)
+
+
+@pytest.mark.parametrize("function", [reductions.sum, reductions.mean, reductions.logsumexp])
+def test_axes_may_be_a_list(function):
+    x = np.ones((2, 3, 4), np.float32)
+    np.testing.assert_array_equal(function(x, [0, 2]).data, function(x, (0, 2)).data)
+
+
+def test_matmul_says_which_lengths_do_not_meet():
+    with pytest.raises(ValueError, match=r"matmul: \(4, 3\) @ \(4, 3\): 3 columns meet 4 rows"):
+        leaf(np.ones((4, 3))) @ np.ones((4, 3))

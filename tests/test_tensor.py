@@ -1,5 +1,6 @@
 """Tensors, the graph, and the walk back: what is computed, how often, and what is let go."""
 
+import copy
 import gc
 import operator
 import sys
@@ -712,12 +713,30 @@ def test_saved_arrays_are_let_go_one_by_one_on_the_way_back():
 def test_intermediate_values_of_operations_are_let_go():
     x = leaf(np.ones(1000))
     hidden = x.exp()
-    kept = weakref.ref(hidden)
+    kept = weakref.ref(hidden.data)
     loss = (hidden * hidden).sum()
     del hidden
-    assert kept() is not None
+    assert kept() is not None  # exp and the product need it for their gradients
     loss.backward()
     assert kept() is None
+
+
+def test_values_that_no_gradient_needs_are_freed_at_once():
+    x = leaf(np.ones(1000))
+    shifted = x + 1.0
+    kept = weakref.ref(shifted.data)
+    loss = shifted.relu().sum()  # relu keeps its output, not what came in
+    del shifted
+    assert kept() is None
+    loss.backward()
+    np.testing.assert_array_equal(x.grad, np.ones(1000))
+
+
+def test_a_copy_of_a_released_graph_raises_too():
+    loss = (leaf([1.0]) * 2).sum()
+    loss.backward()
+    with pytest.raises(RuntimeError, match="let go"):
+        copy.deepcopy(loss).backward()
 
 
 def test_a_graph_holds_no_reference_cycle():
@@ -906,3 +925,21 @@ def test_two_threads_build_and_walk_graphs_of_their_own():
     assert len(results) == 4
     for gradient in results:
         np.testing.assert_array_equal(gradient, 100 * np.arange(5.0))
+
+
+def test_nothing_equals_none():
+    assert (Tensor([1.0]) == None) is False  # noqa: E711
+    assert (Tensor([1.0]) != None) is True  # noqa: E711
+
+
+def test_array_likes_with_a_dtype_keep_it():
+    class Column:
+        """Such as a column of a table."""
+
+        dtype = np.dtype(np.float64)
+
+        def __array__(self, dtype=None, copy=None):
+            return np.array([1.0, 2.0])
+
+    assert Tensor(Column()).dtype == np.float64
+    assert Tensor([1.0, 2.0]).dtype == np.float32

@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import ExitStack
 
-from minidl.backend import Array, module, of
+from minidl.backend import Array, array_module, of
 from minidl.kernels import scratch
 from minidl.kernels.window import Window
 
@@ -39,11 +39,11 @@ def conv2d(x: Array, weight: Array, bias: Array | None, window: Window) -> Array
     """
     filters = weight.shape[3]
     places = window.positions((x.shape[1], x.shape[2]))
-    out: Array = module(x).empty((len(x), *places, filters), dtype=x.dtype)
+    out: Array = array_module(x).empty((len(x), *places, filters), dtype=x.dtype)
     matrix = weight.reshape(-1, filters)
     for images, columns in im2col(x, window):
         product = out[images].reshape(-1, filters)
-        module(x).matmul(columns, matrix, out=product)
+        array_module(x).matmul(columns, matrix, out=product)
         if bias is not None:
             product += bias
     return out
@@ -60,7 +60,7 @@ def conv2d_weight_gradient(x: Array, d: Array, window: Window) -> Array:
     Returns:
         (KH, KW, C_in, C_out), the sum over the batch, added in the order of the images.
     """
-    xp = module(x)
+    xp = array_module(x)
     filters = d.shape[3]
     gradient: Array = xp.zeros((*window.size, x.shape[3], filters), dtype=d.dtype)
     total = gradient.reshape(-1, filters)
@@ -88,7 +88,7 @@ def conv2d_input_gradient(d: Array, weight: Array, window: Window, image: tuple[
         return col2im(d, weight, window, image)
     # With stride one each pixel collects from the places around it: that is a convolution of the
     # gradient with the filters turned by 180 degrees, and it writes every pixel only once.
-    turned = module(d).ascontiguousarray(weight[::-1, ::-1].transpose(0, 1, 3, 2))
+    turned = array_module(d).ascontiguousarray(weight[::-1, ::-1].transpose(0, 1, 3, 2))
     return conv2d(d, turned, None, mirrored)
 
 
@@ -154,7 +154,8 @@ def col2im(d: Array, weight: Array, window: Window, image: tuple[int, int]) -> A
     (top, bottom), (left, right) = window.padding
     out: Array = backend.xp.empty((count, height, width, channels), dtype=d.dtype)
     transposed = weight.reshape(-1, filters).T
-    step = _images_at_a_time(d, places[0] * places[1] * len(transposed.T))
+    patch = transposed.shape[1]
+    step = _images_at_a_time(d, places[0] * places[1] * patch)
     columns_shape = (step, *places, *window.size, channels)
     padded_shape = (step, height + top + bottom, width + left + right, channels)
     with (
@@ -164,7 +165,7 @@ def col2im(d: Array, weight: Array, window: Window, image: tuple[int, int]) -> A
         for start in range(0, count, step):
             images = slice(start, min(start + step, count))
             n = images.stop - start
-            product = columns[:n].reshape(-1, len(transposed.T))
+            product = columns[:n].reshape(-1, patch)
             backend.xp.matmul(d[images].reshape(-1, filters), transposed, out=product)
             padded.fill(0)
             for row in range(window.size[0]):

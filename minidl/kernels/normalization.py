@@ -1,4 +1,4 @@
-"""Batch normalisation over all axes but the last [1], and sums over rows, which it rests on.
+"""Batch normalisation over all axes but the last [1].
 
 [1] S. Ioffe, C. Szegedy: Batch normalization: accelerating deep network training by reducing
     internal covariate shift, 2015, algorithm 1.
@@ -6,13 +6,8 @@
 
 from __future__ import annotations
 
-from minidl.backend import Array, module
-
-
-def sum_rows(rows: Array) -> Array:
-    """The sum of all rows: (M, C) to (C,)."""
-    # As a product with ones this runs at the speed of BLAS, several times that of rows.sum(0).
-    return module(rows).ones(len(rows), dtype=rows.dtype) @ rows
+from minidl.backend import Array, array_module
+from minidl.kernels.summation import sum_rows
 
 
 def moments(rows: Array) -> tuple[Array, Array]:
@@ -35,10 +30,16 @@ def normalize(rows: Array, mean: Array, variance: Array, eps: float) -> tuple[Ar
     Returns:
         The normalised rows (M, C), and what they were multiplied with, (C,).
     """
-    scale = 1 / module(rows).sqrt(variance + eps)
+    scale = 1 / array_module(rows).sqrt(variance + eps)
     normalized: Array = rows - mean
     normalized *= scale
     return normalized, scale
+
+
+def update_running(running: Array, now: Array, momentum: float) -> None:
+    """Move a running mean towards a new value, in place; `momentum` is the share that stays."""
+    running *= momentum
+    running += (1 - momentum) * now
 
 
 def batch_norm_gradient(d: Array, normalized: Array, scale: Array) -> Array:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
-from minidl.backend import CPU, Array, module, of
+from minidl.backend import CPU, Array, array_module, of
 from minidl.kernels import scratch
 
 # Elements a turn: four arrays and a scratch array of this many floats fit a core's second cache.
@@ -80,7 +80,7 @@ def adam(
     beta1, beta2 = betas
     step_size = lr / (1 - beta1**step_number)
     root_correction = 1 / math.sqrt(1 - beta2**step_number)
-    xp = module(parameter)
+    xp = array_module(parameter)
     for p, g, m, s, step in _blocks(parameter, gradient, mean, square):
         if weight_decay:
             p *= 1 - lr * weight_decay
@@ -114,7 +114,7 @@ def _blocks(*arrays: Array) -> Iterator[tuple[Array, ...]]:
 def _decayed(gradient: Array, parameter: Array, weight_decay: float, out: Array) -> None:
     """Write gradient + weight_decay * parameter to `out`."""
     if weight_decay:
-        module(out).multiply(parameter, weight_decay, out=out)
+        array_module(out).multiply(parameter, weight_decay, out=out)
         out += gradient
     else:
         out[...] = gradient

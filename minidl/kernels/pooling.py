@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from minidl.backend import Array, module
+from minidl.backend import Array, array_module
 from minidl.kernels.window import Window
 
 
 def max_pool(x: Array, window: Window) -> Array:
     """The largest value under each place of the window: (N, H, W, C) to (N, OH, OW, C)."""
-    xp = module(x)
+    xp = array_module(x)
     padded = _pad(x, window, -xp.inf)
     seen = _taps(padded, window, x.shape)
     out: Array = next(seen).copy()
@@ -36,7 +36,7 @@ def max_pool_gradient(x: Array, out: Array, d: Array, window: Window) -> Array:
         (N, H, W, C). Where several values of a place are largest, the first of them, row by row,
         takes the whole gradient, as in PyTorch.
     """
-    xp = module(x)
+    xp = array_module(x)
     padded = _pad(x, window, xp.nan)  # equals nothing, so that no padding takes a gradient
     gradient = xp.zeros(padded.shape, dtype=d.dtype)
     overlapping = window.strides[0] < window.size[0] or window.strides[1] < window.size[1]
@@ -60,29 +60,30 @@ def average_pool(x: Array, window: Window) -> Array:
     (N, H, W, C) to (N, OH, OW, C).
     """
     seen = _taps(_pad(x, window, 0), window, x.shape)
-    out: Array = next(seen).copy()
+    out = next(seen).copy()
     for values in seen:
         out += values
-    out *= _shares(x, window)
+    out *= _shares(x, window, (x.shape[1], x.shape[2]))
     return out
 
 
-def average_pool_gradient(x: Array, d: Array, window: Window) -> Array:
+def average_pool_gradient(d: Array, window: Window, image: tuple[int, int]) -> Array:
     """Gradient of `average_pool` with respect to its images.
 
     Args:
-        x: the images (N, H, W, C), of which only shape and device matter.
         d: gradient with respect to the output, (N, OH, OW, C).
         window: the window of the forward pass.
+        image: (H, W) of the images of the forward pass.
 
     Returns:
         (N, H, W, C).
     """
-    gradient = _pad(module(x).zeros(x.shape, dtype=d.dtype), window, 0)
-    share = d * _shares(x, window)
-    for target in _taps(gradient, window, x.shape):
+    shape = (len(d), *image, d.shape[3])
+    gradient = _pad(array_module(d).zeros(shape, dtype=d.dtype), window, 0)
+    share = d * _shares(d, window, image)
+    for target in _taps(gradient, window, shape):
         target += share
-    return _crop(gradient, window, x.shape)
+    return _crop(gradient, window, shape)
 
 
 def _taps(padded: Array, window: Window, shape: tuple[int, ...]) -> Iterator[Array]:
@@ -97,7 +98,7 @@ def _pad(x: Array, window: Window, value: float) -> Array:
     """The batch with a border of `value`; the batch itself where no border is needed."""
     if window.padding == ((0, 0), (0, 0)):
         return x
-    padded: Array = module(x).pad(
+    padded: Array = array_module(x).pad(
         x, ((0, 0), *window.padding, (0, 0)), mode="constant", constant_values=value
     )
     return padded
@@ -109,9 +110,11 @@ def _crop(padded: Array, window: Window, shape: tuple[int, ...]) -> Array:
     return padded[:, top : top + shape[1], left : left + shape[2]]
 
 
-def _shares(x: Array, window: Window) -> Array:
-    """One over the number of real pixels under each place, (OH, OW, 1)."""
-    xp = module(x)
-    ones = xp.ones((1, x.shape[1], x.shape[2], 1), dtype=x.dtype)
-    counts = sum(_taps(_pad(ones, window, 0), window, x.shape), start=xp.zeros((), x.dtype))
-    return 1 / counts[0]
+def _shares(like: Array, window: Window, image: tuple[int, int]) -> Array:
+    """One over the number of real pixels under each place, (OH, OW, 1), in the dtype of `like`."""
+    xp = array_module(like)
+    ones = xp.ones((1, *image, 1), dtype=like.dtype)
+    counts = xp.zeros((*window.positions(image), 1), dtype=like.dtype)
+    for tap in _taps(_pad(ones, window, 0), window, ones.shape):
+        counts += tap[0]
+    return 1 / counts

@@ -1,26 +1,35 @@
-"""Softmax and its logarithm, and the cross-entropy of both against class labels.
+"""Sigmoid, softmax and its logarithm, and the cross-entropy of softmax against class labels.
 
-Everything subtracts the largest value first, so that no exponential overflows: softmax does not
-change when a constant is added to all its inputs.
+No exponential overflows: softmax does not change when a constant is added to all its inputs, so
+the largest is subtracted first, and sigmoid takes the exponential of negative numbers only.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from minidl.backend import Array, module
+from minidl.backend import Array, array_module
+
+
+def sigmoid(x: Array) -> Array:
+    """1 / (1 + exp(-x)) for each element; same shape."""
+    xp = array_module(x)
+    small = xp.exp(-xp.abs(x))
+    return xp.where(x >= 0, 1, small) / (1 + small)
 
 
 def softmax(x: Array, axis: int) -> Array:
     """exp(x) / sum(exp(x)) along an axis; same shape."""
     out: Array = x - x.max(axis=axis, keepdims=True)
-    module(x).exp(out, out=out)
+    array_module(x).exp(out, out=out)
     out /= out.sum(axis=axis, keepdims=True)
     return out
 
 
 def softmax_gradient(out: Array, d: Array, axis: int) -> Array:
-    """Gradient of `softmax` with respect to its input, from its output and that's gradient."""
+    """Gradient of `softmax` with respect to its input, given its output and the
+    gradient with respect to that.
+    """
     gradient: Array = d * out
     gradient -= out * gradient.sum(axis=axis, keepdims=True)
     return gradient
@@ -28,15 +37,17 @@ def softmax_gradient(out: Array, d: Array, axis: int) -> Array:
 
 def log_softmax(x: Array, axis: int) -> Array:
     """x - log(sum(exp(x))) along an axis; same shape."""
-    xp = module(x)
+    xp = array_module(x)
     out: Array = x - x.max(axis=axis, keepdims=True)
     out -= xp.log(xp.exp(out).sum(axis=axis, keepdims=True))
     return out
 
 
 def log_softmax_gradient(out: Array, d: Array, axis: int) -> Array:
-    """Gradient of `log_softmax` with respect to its input, from its output and that's gradient."""
-    return d - module(out).exp(out) * d.sum(axis=axis, keepdims=True)
+    """Gradient of `log_softmax` with respect to its input, given its output and the
+    gradient with respect to that.
+    """
+    return d - array_module(out).exp(out) * d.sum(axis=axis, keepdims=True)
 
 
 def logsumexp(x: Array, axes: tuple[int, ...]) -> Array:
@@ -44,7 +55,7 @@ def logsumexp(x: Array, axes: tuple[int, ...]) -> Array:
 
     It is -inf where all of x is -inf, and inf where one of x is inf.
     """
-    xp = module(x)
+    xp = array_module(x)
     largest = x.max(axis=axes, keepdims=True)
     shift = xp.where(xp.isfinite(largest), largest, 0).astype(x.dtype)
     with np.errstate(divide="ignore"):  # log(0) is the answer where every x is -inf
@@ -53,7 +64,7 @@ def logsumexp(x: Array, axes: tuple[int, ...]) -> Array:
 
 def pick(rows: Array, labels: Array) -> Array:
     """The element of each row that its label names: (N, C) and integers (N,) to (N,)."""
-    return rows[module(rows).arange(len(rows)), labels]
+    return rows[array_module(rows).arange(len(rows)), labels]
 
 
 def cross_entropy(log_probabilities: Array, labels: Array, smoothing: float) -> Array:
@@ -78,7 +89,7 @@ def cross_entropy(log_probabilities: Array, labels: Array, smoothing: float) -> 
 
 def targets(labels: Array, like: Array, smoothing: float) -> Array:
     """Labels as the probabilities (N, C) that they stand for, in the dtype of `like`."""
-    xp = module(like)
+    xp = array_module(like)
     if labels.ndim == 1:
         out: Array = xp.zeros(like.shape, dtype=like.dtype)
         out[xp.arange(len(out)), labels] = 1

@@ -11,7 +11,7 @@ from typing import NamedTuple, TypeAlias
 
 import numpy as np
 
-from minidl.backend import Array, module
+from minidl.backend import Array, array_module
 
 Pair: TypeAlias = tuple[int, int]
 Sides: TypeAlias = tuple[Pair, Pair]  # ((top, bottom), (left, right))
@@ -48,7 +48,7 @@ class Window(NamedTuple):
     def patches(self, padded: Array, places: Pair) -> Array:
         """What the window sees from every place: a view (N, OH, OW, KH, KW, C), nothing copied."""
         batch, height, width, channel = padded.strides
-        return module(padded).lib.stride_tricks.as_strided(
+        return array_module(padded).lib.stride_tricks.as_strided(
             padded,
             shape=(len(padded), *places, *self.size, padded.shape[3]),
             strides=(

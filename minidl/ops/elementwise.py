@@ -5,11 +5,13 @@ Each is its value and a rule for the gradient. Undoing the broadcasting is the e
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from numpy.typing import DTypeLike
 
-from minidl.backend import Array, module
+from minidl.backend import Array, array_module, shared_by
+from minidl.kernels import softmax
 from minidl.ops.operands import Number, floating, operands, tensor
 from minidl.tensor import Tensor, TensorLike, record
 
@@ -36,8 +38,10 @@ def multiply(a: TensorLike, b: TensorLike) -> Tensor:
 def divide(a: TensorLike, b: TensorLike) -> Tensor:
     """a / b; integers are divided as float32."""
     p, q = (floating(t) if isinstance(t, Tensor) else t for t in operands(a, b))
-    x, y = p.data, q.data
-    return record(x / y, (p, lambda g: g / y), (q, lambda g: -g * x / (y * y)))
+    y = q.data
+    out = p.data / y
+    # -g * x / y**2 would overflow for small y where the quotient itself does not.
+    return record(out, (p, lambda g: g / y), (q, lambda g: -g * out / y))
 
 
 def power(a: TensorLike, b: TensorLike) -> Tensor:
@@ -50,13 +54,17 @@ def power(a: TensorLike, b: TensorLike) -> Tensor:
     out = x**y
 
     def base_rule(g: Array) -> Array:
-        xp = module(g)
+        if isinstance(y, (int, float)):
+            return g * (y * x ** (y - 1)) if y else array_module(g).zeros_like(g)
+        xp = array_module(g)
         # Where the exponent is 0 the slope is 0, though x ** -1 may be infinite.
-        return g * xp.where(y == 0, 0, y * x ** xp.where(y == 0, 1, y - 1)).astype(g.dtype)
+        return g * xp.where(y == 0, 0, y * x ** xp.where(y == 0, 1, y - 1))
 
     def exponent_rule(g: Array) -> Array:
-        xp = module(g)
-        return g * out * xp.log(xp.where(x > 0, x, 1)).astype(g.dtype)
+        if isinstance(x, (int, float)):
+            return g * out * (math.log(x) if x > 0 else 0.0)
+        xp = array_module(g)
+        return g * out * xp.log(xp.where(x > 0, x, 1))
 
     return record(out, (p, base_rule), (q, exponent_rule))
 
@@ -71,13 +79,13 @@ def abs(x: TensorLike) -> Tensor:
     """The absolute value; its slope at 0 is taken as 0."""
     x = tensor(x)
     data = x.data
-    return record(module(data).abs(data), (x, lambda g: g * module(g).sign(data)))
+    return record(array_module(data).abs(data), (x, lambda g: g * array_module(g).sign(data)))
 
 
 def exp(x: TensorLike) -> Tensor:
     """e to the power of x."""
     x = floating(x)
-    out = module(x.data).exp(x.data)
+    out = array_module(x.data).exp(x.data)
     return record(out, (x, lambda g: g * out))
 
 
@@ -85,36 +93,34 @@ def log(x: TensorLike) -> Tensor:
     """The natural logarithm."""
     x = floating(x)
     data = x.data
-    return record(module(data).log(data), (x, lambda g: g / data))
+    return record(array_module(data).log(data), (x, lambda g: g / data))
 
 
 def sqrt(x: TensorLike) -> Tensor:
     """The square root."""
     x = floating(x)
-    out = module(x.data).sqrt(x.data)
+    out = array_module(x.data).sqrt(x.data)
     return record(out, (x, lambda g: g * 0.5 / out))
 
 
 def tanh(x: TensorLike) -> Tensor:
     """The hyperbolic tangent."""
     x = floating(x)
-    out = module(x.data).tanh(x.data)
+    out = array_module(x.data).tanh(x.data)
     return record(out, (x, lambda g: g * (1 - out * out)))
 
 
 def sigmoid(x: TensorLike) -> Tensor:
     """1 / (1 + exp(-x)), computed so that nothing overflows."""
     x = floating(x)
-    xp = module(x.data)
-    small = xp.exp(-xp.abs(x.data))
-    out = xp.where(x.data >= 0, 1, small) / (1 + small)
+    out = softmax.sigmoid(x.data)
     return record(out, (x, lambda g: g * out * (1 - out)))
 
 
 def relu(x: TensorLike) -> Tensor:
     """max(x, 0); its slope at 0 is taken as 0."""
     x = tensor(x)
-    out = module(x.data).maximum(x.data, 0)
+    out = array_module(x.data).maximum(x.data, 0)
     return record(out, (x, lambda g: g * (out > 0)))
 
 
@@ -122,8 +128,11 @@ def leaky_relu(x: TensorLike, slope: float = 0.01) -> Tensor:
     """x where it is positive, slope * x elsewhere."""
     x = floating(x)
     data = x.data
-    factor = module(data).where(data > 0, 1.0, slope).astype(data.dtype)
-    return record(data * factor, (x, lambda g: g * factor))
+    positive = data > 0
+    xp = array_module(data)
+    return record(
+        xp.where(positive, data, data * slope), (x, lambda g: xp.where(positive, g, g * slope))
+    )
 
 
 def maximum(a: TensorLike, b: TensorLike) -> Tensor:
@@ -150,22 +159,27 @@ def minimum(a: TensorLike, b: TensorLike) -> Tensor:
 
 def _of_either(x: Any, y: Any) -> Any:
     """The library of whichever operand is an array."""
-    return module(y if isinstance(x, (int, float)) else x)
+    return array_module(y if isinstance(x, (int, float)) else x)
 
 
 def _share(wins: Any, ties: Any, g: Array) -> Array:
     """1 where an operand wins, 1/2 where it ties, 0 elsewhere."""
-    xp = module(g)
-    return xp.where(ties, 0.5, wins).astype(g.dtype)
+    share = wins.astype(g.dtype)
+    share += ties * share.dtype.type(0.5)
+    return share
 
 
 def where(condition: TensorLike, a: TensorLike, b: TensorLike) -> Tensor:
-    """Take from a where the condition holds, from b elsewhere."""
+    """Take from a where the condition, an array of booleans, holds, and from b elsewhere.
+
+    Raises TypeError if the condition is not boolean.
+    """
     chosen = tensor(condition).data
     if chosen.dtype != bool:
         raise TypeError(f"where() expects a boolean condition, got {chosen.dtype}")
     p, q = operands(a, b)
-    xp = module(chosen)
+    shared_by(chosen, *(t.data for t in (p, q) if isinstance(t, Tensor)))
+    xp = array_module(chosen)
     return record(
         xp.where(chosen, p.data, q.data),
         (p, lambda g: xp.where(chosen, g, 0)),
@@ -186,15 +200,12 @@ def clip(x: TensorLike, low: float | None = None, high: float | None = None) -> 
     fraction = any(isinstance(bound, float) for bound in (low, high))
     x = floating(x) if fraction else tensor(x)
     data = x.data
-
-    def rule(g: Array) -> Array:
-        if low is not None:
-            g = g * (data >= low)
-        if high is not None:
-            g = g * (data <= high)
-        return g
-
-    return record(module(data).clip(data, low, high), (x, rule))
+    inside = array_module(data).ones(data.shape, dtype=bool)
+    if low is not None:
+        inside &= data >= low
+    if high is not None:
+        inside &= data <= high
+    return record(array_module(data).clip(data, low, high), (x, lambda g: g * inside))
 
 
 def astype(x: TensorLike, dtype: DTypeLike) -> Tensor:

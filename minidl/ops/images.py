@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from minidl import backend
 from minidl.kernels import convolution, pooling
-from minidl.kernels.normalization import sum_rows
+from minidl.kernels.summation import sum_rows
 from minidl.kernels.window import (
     Padding,
     Pair,
@@ -13,7 +13,7 @@ from minidl.kernels.window import (
     pair,
     place_window,
 )
-from minidl.ops.operands import floating, tensor
+from minidl.ops.operands import check_images, floating, tensor
 from minidl.tensor import Tensor, TensorLike, record
 
 
@@ -70,6 +70,7 @@ def conv2d(
     ]
     if bias is not None:
         bias = tensor(bias)
+        backend.shared_by(filters, bias.data)
         if bias.shape != filters.shape[3:]:
             raise ValueError(f"conv2d expects a bias of {filters.shape[3:]}, got {bias.shape}")
         edges.append((bias, lambda g: sum_rows(g.reshape(-1, g.shape[3]))))
@@ -94,7 +95,7 @@ def max_pool(
     The first of several equal values takes the gradient. ValueError is raised if shapes do not fit.
     """
     x = floating(x)
-    window = _pooling_window(x, "max_pool", pool_size, strides, padding)
+    window = _pooling_window(x, pool_size, strides, padding)
     images = x.data
     out = pooling.max_pool(images, window)
     return record(out, (x, lambda g: pooling.max_pool_gradient(images, out, g, window)))
@@ -111,30 +112,28 @@ def avg_pool(
     Arguments and errors as for `max_pool`.
     """
     x = floating(x)
-    window = _pooling_window(x, "avg_pool", pool_size, strides, padding)
-    images = x.data
+    window = _pooling_window(x, pool_size, strides, padding)
+    image = x.shape[1], x.shape[2]
     return record(
-        pooling.average_pool(images, window),
-        (x, lambda g: pooling.average_pool_gradient(images, g, window)),
+        pooling.average_pool(x.data, window),
+        (x, lambda g: pooling.average_pool_gradient(g, window, image)),
     )
 
 
 def _pooling_window(
     x: Tensor,
-    name: str,
     pool_size: int | Pair,
     strides: int | Pair | None,
     padding: Padding,
 ) -> Window:
     """The window of a pooling operation. Raises ValueError if the shapes do not fit."""
-    if x.ndim != 4:
-        raise ValueError(f"{name} expects images (N, H, W, C), got {x.shape}")
+    check_images(x)
     size = pair(pool_size, "pool_size")
     step = size if strides is None else pair(strides, "strides")
     window = place_window((x.shape[1], x.shape[2]), size, step, check_padding(padding))
     if any(max(sides) >= taps for sides, taps in zip(window.padding, size, strict=True)):
         raise ValueError(
-            f"{name}: padding {window.padding} would leave windows of {size} with padding alone; "
+            f"padding {window.padding} would leave windows of {size} with padding alone; "
             "pad by less than the window"
         )
     return window

@@ -5,6 +5,7 @@ from __future__ import annotations
 from minidl import backend
 from minidl.backend import Array
 from minidl.kernels import normalization as kernels
+from minidl.kernels.summation import sum_rows
 from minidl.tensor import Tensor, record
 
 
@@ -28,7 +29,7 @@ def batch_norm(
     Returns:
         The tensor (..., C), and the mean and biased variance that were used.
     """
-    backend.shared_by(x.data, gamma.data)
+    backend.shared_by(x.data, gamma.data, beta.data, *(statistics or ()))
     rows = x.data.reshape(-1, x.shape[-1])
     of_batch = statistics is None
     mean, variance = kernels.moments(rows) if statistics is None else statistics
@@ -36,7 +37,7 @@ def batch_norm(
     factor = gamma.data
 
     def flat(g: Array) -> Array:
-        return g.reshape(rows.shape)
+        return g.reshape(-1, g.shape[-1])
 
     def input_rule(g: Array) -> Array:
         d = flat(g) * factor
@@ -49,8 +50,8 @@ def batch_norm(
         record(
             out.reshape(x.shape),
             (x, input_rule),
-            (gamma, lambda g: kernels.sum_rows(flat(g) * normalized)),
-            (beta, lambda g: kernels.sum_rows(flat(g))),
+            (gamma, lambda g: sum_rows(flat(g) * normalized)),
+            (beta, lambda g: sum_rows(flat(g))),
         ),
         (mean, variance),
     )

@@ -14,9 +14,17 @@ from minidl import backend
 from minidl.tensor import DEFAULT_FLOAT, Tensor, TensorLike
 
 
-def tensor(value: TensorLike) -> Tensor:
-    """A tensor as it is; anything else as a tensor without gradient."""
-    return value if isinstance(value, Tensor) else Tensor(value)
+def tensor(value: TensorLike, beside: Tensor | None = None) -> Tensor:
+    """A tensor as it is; anything else as a tensor without gradient.
+
+    Numbers and lists of them have no device: they go to that of `beside`.
+    """
+    if isinstance(value, Tensor):
+        return value
+    made = Tensor(value)
+    if beside is not None and isinstance(value, (list, tuple)):
+        made = made.to(beside.device)
+    return made
 
 
 def floating(value: TensorLike) -> Tensor:
@@ -34,7 +42,8 @@ def operands(a: TensorLike, b: TensorLike) -> tuple[Any, Any]:
         return Number(a), _beside_number(tensor(b), a)
     if isinstance(b, numbers.Real):
         return _beside_number(tensor(a), b), Number(b)
-    first, second = tensor(a), tensor(b)
+    first = tensor(a, beside=b if isinstance(b, Tensor) else None)
+    second = tensor(b, beside=first)
     backend.shared_by(first.data, second.data)
     if first.data.dtype != second.data.dtype:
         if _yields(b, second, first):
@@ -42,6 +51,17 @@ def operands(a: TensorLike, b: TensorLike) -> tuple[Any, Any]:
         elif _yields(a, first, second):
             first = Tensor(first.data.astype(second.dtype))
     return first, second
+
+
+def check_images(x: Tensor) -> None:
+    """Raise ValueError unless x is a batch of images (N, H, W, C)."""
+    if x.ndim == 3:
+        raise ValueError(
+            f"expects images (N, H, W, C), got {x.shape}; grey images need a channel axis: "
+            "x[..., None]"
+        )
+    if x.ndim != 4:
+        raise ValueError(f"expects images (N, H, W, C), got {x.shape}")
 
 
 class Number:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from minidl.backend import Array, module
+from minidl.backend import Array, array_module
 from minidl.kernels import softmax as kernels
 from minidl.ops.operands import floating
 from minidl.tensor import Tensor, TensorLike, record
@@ -37,7 +37,7 @@ def softmax_cross_entropy(logits: Tensor, labels: Array, smoothing: float = 0.0)
 
     def rule(g: Array) -> Array:
         target = kernels.targets(labels, log_probabilities, smoothing)
-        gradient: Array = module(g).exp(log_probabilities)
+        gradient: Array = array_module(g).exp(log_probabilities)
         gradient *= target.sum(axis=1, keepdims=True)
         gradient -= target
         gradient *= g[:, None]
@@ -54,7 +54,7 @@ def cross_entropy_of_probabilities(
     Shapes as in `softmax_cross_entropy`. A probability of 0 counts as the smallest normal number,
     so that loss and gradient stay finite.
     """
-    xp = module(probabilities.data)
+    xp = array_module(probabilities.data)
     tiny = float(xp.finfo(probabilities.dtype).tiny)
     safe = xp.maximum(probabilities.data, tiny)
 
@@ -72,12 +72,6 @@ def sigmoid_cross_entropy(logits: Tensor, labels: Array) -> Tensor:
     Computed as max(x, 0) - x * y + log(1 + exp(-|x|)), in which nothing overflows.
     """
     x = logits.data
-    xp = module(x)
-    small = xp.exp(-xp.abs(x))
-    value = xp.maximum(x, 0) - x * labels + xp.log1p(small)
-
-    def rule(g: Array) -> Array:
-        probabilities = xp.where(x >= 0, 1, small) / (1 + small)
-        return g * (probabilities - labels)
-
-    return record(value, (logits, rule))
+    xp = array_module(x)
+    value = xp.maximum(x, 0) - x * labels + xp.log1p(xp.exp(-xp.abs(x)))
+    return record(value, (logits, lambda g: g * (kernels.sigmoid(x) - labels)))

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from minidl import backend
-from minidl.backend import Array, module
-from minidl.kernels.normalization import sum_rows
-from minidl.ops.operands import operands
+from minidl.backend import Array, array_module
+from minidl.kernels.summation import sum_rows
+from minidl.ops.operands import Number, operands
 from minidl.tensor import Tensor, TensorLike, record
 
 
@@ -13,9 +13,17 @@ def matmul(a: TensorLike, b: TensorLike) -> Tensor:
     """a @ b: the matrix product over the last two axes, all axes before them broadcast.
 
     A vector on the left counts as one row, on the right as one column, and that axis is dropped.
+    Raises ValueError for numbers, and for shapes that do not fit together.
     """
     p, q = operands(a, b)
+    if isinstance(p, Number) or isinstance(q, Number) or not p.ndim or not q.ndim:
+        raise ValueError("matmul needs arrays with axes on both sides; numbers are multiplied by *")
     x, y = p.data, q.data
+    if x.shape[-1] != y.shape[-2 if y.ndim > 1 else 0]:
+        raise ValueError(
+            f"matmul: {x.shape} @ {y.shape}: {x.shape[-1]} columns meet "
+            f"{y.shape[-2 if y.ndim > 1 else 0]} rows"
+        )
     out = x @ y
     rows = x[None, :] if x.ndim == 1 else x
     columns = y[:, None] if y.ndim == 1 else y
@@ -23,8 +31,8 @@ def matmul(a: TensorLike, b: TensorLike) -> Tensor:
     def matrices(g: Array) -> Array:
         """The gradient with the axes of a vector put back."""
         if x.ndim == 1:
-            g = module(g).expand_dims(g, -1 if y.ndim == 1 else -2)
-        return module(g).expand_dims(g, -1) if y.ndim == 1 else g
+            g = array_module(g).expand_dims(g, -1 if y.ndim == 1 else -2)
+        return array_module(g).expand_dims(g, -1) if y.ndim == 1 else g
 
     def left(g: Array) -> Array:
         gradient = matrices(g) @ columns.swapaxes(-1, -2)
@@ -40,7 +48,8 @@ def matmul(a: TensorLike, b: TensorLike) -> Tensor:
 def dense(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """x @ weight + bias on the last axis: (..., in), (in, out), (out,) to (..., out)."""
     inputs, matrix = x.data, weight.data
-    backend.shared_by(inputs, matrix)
+    backend.shared_by(inputs, matrix, *([] if bias is None else [bias.data]))
+    shape = inputs.shape
     rows = inputs.reshape(-1, matrix.shape[0])
     out = rows @ matrix
     if bias is not None:
@@ -50,9 +59,9 @@ def dense(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         return g.reshape(-1, matrix.shape[1])
 
     edges = [
-        (x, lambda g: (flat(g) @ matrix.T).reshape(inputs.shape)),
+        (x, lambda g: (flat(g) @ matrix.T).reshape(shape)),
         (weight, lambda g: rows.T @ flat(g)),
     ]
     if bias is not None:
         edges.append((bias, lambda g: sum_rows(flat(g))))
-    return record(out.reshape(*inputs.shape[:-1], matrix.shape[1]), *edges)
+    return record(out.reshape(*shape[:-1], matrix.shape[1]), *edges)

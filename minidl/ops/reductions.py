@@ -9,7 +9,7 @@ import math
 
 import numpy as np
 
-from minidl.backend import Array, module
+from minidl.backend import Array, array_module
 from minidl.kernels import softmax as kernels
 from minidl.ops.operands import floating, tensor
 from minidl.tensor import Axis, Tensor, TensorLike, record
@@ -36,7 +36,7 @@ def mean(x: TensorLike, axis: Axis = None, keepdims: bool = False) -> Tensor:
     )
 
 
-def var(x: TensorLike, axis: Axis = None, ddof: int = 0, keepdims: bool = False) -> Tensor:
+def var(x: TensorLike, axis: Axis = None, keepdims: bool = False, *, ddof: int = 0) -> Tensor:
     """The variance over the axes: squared distances from the mean, over their number less ddof."""
     x = floating(x)
     data, axes = x.data, _axes(x.ndim, axis)
@@ -68,10 +68,10 @@ def logsumexp(x: TensorLike, axis: Axis = None, keepdims: bool = False) -> Tenso
     x = floating(x)
     data, axes = x.data, _axes(x.ndim, axis)
     kept = kernels.logsumexp(data, axes)
-    value = kept if keepdims else module(data).squeeze(kept, axis=axes)
+    value = kept if keepdims else array_module(data).squeeze(kept, axis=axes)
 
     def rule(g: Array) -> Array:
-        xp = module(data)
+        xp = array_module(data)
         shift = xp.where(kept == -xp.inf, 0, kept)  # rows of -inf alone: no slope, not nan
         return _spread(g, data.shape, axes) * xp.exp(data - shift)
 
@@ -84,16 +84,17 @@ def _extreme(x: Tensor, kept: Array, axes: tuple[int, ...], keepdims: bool) -> T
 
     def rule(g: Array) -> Array:
         chosen = data == kept
-        return _spread(g, data.shape, axes) * chosen / chosen.sum(axis=axes, keepdims=True)
+        count = chosen.sum(axis=axes, keepdims=True, dtype=g.dtype)
+        return _spread(g, data.shape, axes) * chosen / count
 
-    return record(kept if keepdims else module(data).squeeze(kept, axis=axes), (x, rule))
+    return record(kept if keepdims else array_module(data).squeeze(kept, axis=axes), (x, rule))
 
 
 def _axes(rank: int, axis: Axis) -> tuple[int, ...]:
     """The axes as a tuple of numbers from 0."""
     if axis is None:
         return tuple(range(rank))
-    axes = axis if isinstance(axis, tuple) else (axis,)
+    axes = tuple(axis) if isinstance(axis, (tuple, list)) else (axis,)
     for a in axes:
         if not -rank <= a < rank:
             raise np.exceptions.AxisError(a, rank)
@@ -108,4 +109,4 @@ def _count(shape: tuple[int, ...], axes: tuple[int, ...]) -> int:
 def _spread(g: Array, shape: tuple[int, ...], axes: tuple[int, ...]) -> Array:
     """Give every element the gradient of the reduction it went into: a view of the full shape."""
     kept = tuple(1 if a in axes else length for a, length in enumerate(shape))
-    return module(g).broadcast_to(g.reshape(kept), shape)
+    return array_module(g).broadcast_to(g.reshape(kept), shape)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from minidl import backend
-from minidl.backend import Array, module
+from minidl.backend import Array, array_module
 from minidl.ops.operands import tensor
 from minidl.tensor import Tensor, TensorLike, record
 
@@ -51,18 +51,19 @@ def getitem(x: Tensor, index: Any) -> Tensor:
     """
     parts = index if isinstance(index, tuple) else (index,)
     parts = tuple(part.data if isinstance(part, Tensor) else part for part in parts)
-    data = x.data
+    shape = x.shape
     repeats = any(_may_repeat(part) for part in parts)
 
     def rule(g: Array) -> Array:
-        gradient: Array = module(data).zeros(data.shape, dtype=g.dtype)
+        xp = array_module(g)
+        gradient = xp.zeros(shape, dtype=g.dtype)
         if repeats:
-            module(data).add.at(gradient, parts, g)
+            xp.add.at(gradient, parts, g)
         else:
             gradient[parts] = g
         return gradient
 
-    return record(data[parts], (x, rule))
+    return record(x.data[parts], (x, rule))
 
 
 def _may_repeat(part: Any) -> bool:
@@ -82,10 +83,9 @@ def pad(x: TensorLike, widths: int | Sequence[Any], value: float = 0.0) -> Tenso
         value: what to write there.
     """
     x = tensor(x)
-    data = x.data
-    out = module(data).pad(data, widths, mode="constant", constant_values=value)
-    before = _before(widths, data.ndim)
-    inner = tuple(slice(b, b + n) for b, n in zip(before, data.shape, strict=True))
+    out = array_module(x.data).pad(x.data, widths, mode="constant", constant_values=value)
+    before = _before(widths, x.ndim)
+    inner = tuple(slice(b, b + n) for b, n in zip(before, x.shape, strict=True))
     return record(out, (x, lambda g: g[inner]))
 
 
@@ -97,7 +97,7 @@ def _before(widths: int | Sequence[Any], rank: int) -> list[int]:
 def concatenate(tensors: Sequence[TensorLike], axis: int = 0) -> Tensor:
     """Join along an axis that they have; all other axes must agree."""
     parts = _together(tensors, "concatenate")
-    value = module(parts[0].data).concatenate([part.data for part in parts], axis=axis)
+    value = array_module(parts[0].data).concatenate([part.data for part in parts], axis=axis)
     edges = []
     start = 0
     for part in parts:
@@ -111,7 +111,7 @@ def concatenate(tensors: Sequence[TensorLike], axis: int = 0) -> Tensor:
 def stack(tensors: Sequence[TensorLike], axis: int = 0) -> Tensor:
     """Join along a new axis; all must have one shape."""
     parts = _together(tensors, "stack")
-    xp = module(parts[0].data)
+    xp = array_module(parts[0].data)
     value = xp.stack([part.data for part in parts], axis=axis)
     return record(
         value,
@@ -121,7 +121,8 @@ def stack(tensors: Sequence[TensorLike], axis: int = 0) -> Tensor:
 
 def _together(tensors: Sequence[TensorLike], name: str) -> list[Tensor]:
     """The arguments as tensors of one device."""
-    parts = [tensor(t) for t in tensors]
+    first = next((t for t in tensors if isinstance(t, Tensor)), None)
+    parts = [tensor(t, beside=first) for t in tensors]
     if not parts:
         raise ValueError(f"{name}() needs at least one tensor")
     backend.shared_by(*(part.data for part in parts))
