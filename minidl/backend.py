@@ -8,6 +8,8 @@ CuPy, and it does so only when a user asks for a GPU.
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -16,7 +18,7 @@ from numpy.typing import NDArray
 # A NumPy array, or a CuPy array, which has the same methods and passes for one in type checks.
 Array: TypeAlias = NDArray[Any]
 
-INSTALL_CUPY = 'pip install "minidl[cuda12]" (or "minidl[cuda13]")'
+INSTALL_CUPY = 'pip install "cupy-cuda12x[ctk]" (or "cupy-cuda13x[ctk]")'
 
 
 class DeviceError(RuntimeError):
@@ -64,8 +66,7 @@ class CupyBackend(Backend):
 
     def random_stream(self, seed: np.random.SeedSequence) -> Any:
         """A random generator of CuPy."""
-        number = int(seed.generate_state(1, np.uint64)[0])
-        return self.xp.random.Generator(self.xp.random.XORWOW(number))
+        return self.xp.random.Generator(self.xp.random.XORWOW(seed))
 
     def random_bits(self, stream: Any, count: int) -> Array:
         """Draw `count` random 16-bit unsigned integers."""
@@ -78,7 +79,7 @@ _by_array_type: dict[type, Backend] = {np.ndarray: CPU}
 
 def _gpu() -> Backend:
     """The GPU's backend, made at the first call. Raises DeviceError where no GPU is usable."""
-    for backend in _by_array_type.values():
+    for backend in list(_by_array_type.values()):
         if backend.device == "gpu":
             return backend
     try:
@@ -102,7 +103,7 @@ def of(array: Array) -> Backend:
     backend = _by_array_type.get(type(array))
     if backend is not None:
         return backend
-    for array_type, known in _by_array_type.items():  # a subclass, such as numpy.memmap
+    for array_type, known in list(_by_array_type.items()):  # a subclass, such as numpy.memmap
         if isinstance(array, array_type):
             return known
     if (
@@ -112,7 +113,15 @@ def of(array: Array) -> Backend:
     raise TypeError(f"expected a NumPy or CuPy array, got {type(array).__name__}")
 
 
-def module(array: Array) -> Any:
+def on_host(values: Any) -> Array:
+    """An array of any device, or anything that makes one, as a NumPy array."""
+    try:
+        return of(values).to_host(values)
+    except TypeError:
+        return np.asarray(values)
+
+
+def array_module(array: Array) -> Any:
     """The library that computes with this array: NumPy or CuPy. TypeError as `of`."""
     return of(array).xp
 
@@ -163,25 +172,28 @@ class Generator:
     Args:
         seed: any non-negative integer, or None for a seed drawn from the operating system.
 
-    Two generators with one seed give the same numbers in the same order on the same device.
+    Two generators with one seed give the same numbers in the same order on the same device. Drawing
+    is safe from several threads.
     """
 
     def __init__(self, seed: int | None = None) -> None:
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self.seed(seed)
 
     def seed(self, seed: int | None = None) -> None:
         """Start again from a seed. Raises ValueError for a negative one."""
         if seed is not None and seed < 0:
             raise ValueError(f"a seed must be a non-negative integer, got {seed}")
-        self._sequence = np.random.SeedSequence(seed)
-        self._streams: dict[str, Any] = {}
+        with self._lock:
+            self._sequence = np.random.SeedSequence(seed)
+            self._streams: dict[str, Any] = {}
 
     def on(self, backend: Backend) -> Any:
         """The stream for one device, in that library's own generator type."""
-        if backend.device not in self._streams:
-            self._streams[backend.device] = backend.random_stream(self._sequence)
-        return self._streams[backend.device]
+        with self._lock:
+            if backend.device not in self._streams:
+                self._streams[backend.device] = backend.random_stream(self._sequence)
+            return self._streams[backend.device]
 
     @property
     def host(self) -> np.random.Generator:
@@ -190,9 +202,27 @@ class Generator:
         return stream
 
     def random_bits(self, backend: Backend, count: int) -> Array:
-        """Draw `count` 16-bit unsigned integers on a device. Safe to call from several threads."""
+        """Draw `count` 16-bit unsigned integers on a device."""
         with self._lock:
             return backend.random_bits(self.on(backend), count)
+
+    @contextmanager
+    def replaying(self) -> Iterator[None]:
+        """Draw the same numbers in every such block, and afterwards go on as if it had not been."""
+        with self._lock:
+            before, self._streams = self._streams, {}
+            try:
+                yield
+            finally:
+                self._streams = before
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What a copy takes along: all but the lock."""
+        return {"_sequence": self._sequence, "_streams": self._streams}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._lock = threading.RLock()
 
 
 default_generator = Generator()

@@ -7,9 +7,8 @@ wrong one not at all.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -68,7 +67,7 @@ def gradcheck(
         ValueError: if no input is floating.
     """
     rng = np.random.default_rng(seed)
-    given = [inputs] if isinstance(inputs, (Tensor, np.ndarray)) else list(inputs)
+    given = list(inputs) if isinstance(inputs, (list, tuple)) else [inputs]
     tensors = [_double(value) for value in given]
     checked = {f"input {i}": t for i, t in enumerate(tensors) if t.requires_grad}
     with _in_double(fn) as parameters:
@@ -81,10 +80,10 @@ def gradcheck(
                 out = fn(*tensors)
                 if loss is not None:
                     out = loss(out)
-            return (out * weights(out.shape)).sum() if out.size != 1 else out.reshape(())
-
-        def weights(shape: tuple[int, ...]) -> Array:
-            return np.random.default_rng(seed + 1).standard_normal(shape)
+            if out.size == 1:
+                return out.reshape(())
+            weights = np.random.default_rng(seed + 1).standard_normal(out.shape)
+            return (out * backend.of(out.data).asarray(weights)).sum()
 
         gradients = _gradients(evaluate, checked)
         for name, x in checked.items():
@@ -172,10 +171,10 @@ def _compare(where: str, gradient: float, slope: float, rtol: float, atol: float
 
 def _double(value: Any) -> Tensor:
     """A copy to check: float64 with a gradient if floating, as it is otherwise."""
-    array = value.data if isinstance(value, Tensor) else np.asarray(value)
-    if array.dtype.kind != "f":
-        return Tensor(array)
-    return Tensor(array.astype(np.float64), requires_grad=True)
+    x = value if isinstance(value, Tensor) else Tensor(value)
+    if x.dtype.kind != "f":
+        return x.detach()
+    return Tensor(x.data.astype(np.float64), requires_grad=True)
 
 
 @contextmanager
@@ -199,15 +198,14 @@ def _in_double(fn: Any) -> Iterator[dict[str, Tensor]]:
 
 @contextmanager
 def _same_randomness(fn: Any) -> Iterator[None]:
-    """Put all generators back to where they were, so that each evaluation draws the same."""
-    generators = [backend.default_generator]
+    """Let all generators of a model, and the default one, draw the same in every evaluation."""
+    generators = {id(backend.default_generator): backend.default_generator}
     if isinstance(fn, Model):
-        held = (value for module in fn.modules() for value in vars(module).values())
-        generators += [value for value in held if isinstance(value, backend.Generator)]
-    before = [(generator, copy.deepcopy(generator._streams)) for generator in generators]
-    try:
+        for module in fn.modules():
+            for value in vars(module).values():
+                if isinstance(value, backend.Generator):
+                    generators[id(value)] = value
+    with ExitStack() as replaying:
+        for generator in generators.values():
+            replaying.enter_context(generator.replaying())
         yield
-    finally:
-        for generator, streams in before:
-            generator._streams.clear()
-            generator._streams.update(streams)

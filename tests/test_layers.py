@@ -1040,3 +1040,31 @@ def test_values_that_are_not_real_numbers_are_not_loaded():
     state = model.state_dict() | {"dense.bias": np.array([1j, 2])}
     with pytest.raises(ValueError, match=r"'dense\.bias' expects real numbers, got complex128"):
         model.load_state_dict(state)
+
+
+@pytest.mark.parametrize("shape", [(None, 10), (784.0,), (-1,), (0, 3)])
+def test_lengths_of_input_shape_are_checked(shape):
+    with pytest.raises(ValueError, match="each length of input_shape must be an integer >= 1"):
+        Sequential([Dense(3)], input_shape=shape)
+
+
+def test_a_slice_of_a_model_is_a_model_that_shares_its_layers():
+    model = Sequential([Dense(4), ReLU(), Dense(2)], input_shape=(3,))
+    features = model[:2]
+    assert isinstance(features, Sequential)
+    assert features[0] is model[0]
+    assert features(np.zeros((1, 3), np.float32)).shape == (1, 4)
+
+
+def test_a_plain_tensor_that_requires_a_gradient_is_a_parameter_too():
+    class Scale(Module):
+        def __init__(self):
+            self.factor = Tensor(np.ones(3, np.float32), requires_grad=True)
+            self.constant = Tensor(np.ones(3, np.float32))
+
+    assert [name for name, _ in Scale().named_parameters()] == ["factor"]
+
+
+def test_pooling_names_itself_and_the_missing_channel_axis():
+    with pytest.raises(ValueError, match=r"MaxPool: expects images .* x\[\.\.\., None\]"):
+        MaxPool()(np.zeros((2, 4, 4), np.float32))

@@ -50,7 +50,7 @@ class ReLU(Layer):
 class LeakyReLU(Layer):
     """x where it is positive, slope * x elsewhere; any shape."""
 
-    def __init__(self, slope: float = 0.01, name: str | None = None) -> None:
+    def __init__(self, slope: float = 0.01, *, name: str | None = None) -> None:
         super().__init__(name)
         self.slope = slope
 
@@ -81,7 +81,7 @@ class Softmax(Layer):
     A model trains as well, and more exactly, without it: `cross_entropy` takes the values before.
     """
 
-    def __init__(self, axis: int = -1, name: str | None = None) -> None:
+    def __init__(self, axis: int = -1, *, name: str | None = None) -> None:
         super().__init__(name)
         self.axis = axis
 

@@ -7,6 +7,7 @@ from minidl.kernels.window import Padding, Pair, check_padding, pair
 from minidl.layers.activation import Function, activation_function
 from minidl.layers.module import Layer, Parameter, new_parameter, positive
 from minidl.ops import images
+from minidl.ops.operands import check_images
 from minidl.tensor import Tensor
 
 
@@ -60,7 +61,7 @@ class Conv2D(Layer):
 
     def build(self, x: Tensor) -> None:
         """Make weight (KH, KW, C_in, filters) and bias (filters,)."""
-        _check_images(x)
+        check_images(x)
         taps = self.kernel_size[0] * self.kernel_size[1]
         fans = taps * x.shape[3], taps * self.filters
         shape = (*self.kernel_size, x.shape[3], self.filters)
@@ -70,19 +71,9 @@ class Conv2D(Layer):
 
     def forward(self, x: Tensor) -> Tensor:
         """The output (N, OH, OW, filters)."""
-        _check_images(x)
+        check_images(x)
         channels = self.weight.shape[2]
         if x.shape[3] != channels:
             raise ValueError(f"expects images (N, H, W, {channels}), got {x.shape}")
         out = images.conv2d(x, self.weight, self.bias, self.strides, self.padding, self.dilation)
         return self.activation(out) if self.activation else out
-
-
-def _check_images(x: Tensor) -> None:
-    if x.ndim == 3:
-        raise ValueError(
-            f"expects images (N, H, W, C), got {x.shape}; grey images need a channel axis: "
-            "x[..., None]"
-        )
-    if x.ndim != 4:
-        raise ValueError(f"expects images (N, H, W, C), got {x.shape}")

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from minidl import backend
-from minidl.backend import Array, DeviceError
+from minidl.backend import Array, DeviceError, Generator
 from minidl.init import Initializer, initializer
 from minidl.ops.operands import tensor
 from minidl.tensor import Tensor, TensorLike
@@ -67,7 +67,7 @@ class Module:
     # What it is made of
 
     def members(self) -> Iterator[tuple[str, Tensor | Module]]:
-        """The parameters, buffers and modules in its attributes, with their names, not theirs."""
+        """The parameters, buffers and modules that its attributes hold, but not what those hold."""
         for name, value in vars(self).items():
             yield from _found(name, value)
 
@@ -83,18 +83,18 @@ class Module:
                 inside = [member for _, member in module.members() if isinstance(member, Module)]
                 stack.extend(reversed(inside))
 
-    def named_parameters(self) -> Iterator[tuple[str, Parameter]]:
+    def named_parameters(self) -> Iterator[tuple[str, Tensor]]:
         """All parameters with their dotted names, each once.
 
         Raises RuntimeError if a layer inside has none yet because its input is unknown.
         """
-        return ((name, t) for name, t in self._named_tensors() if isinstance(t, Parameter))
+        return ((name, t) for name, t in self._named_tensors() if not isinstance(t, Buffer))
 
     def named_buffers(self) -> Iterator[tuple[str, Buffer]]:
         """All buffers with their dotted names, each once."""
         return ((name, t) for name, t in self._named_tensors() if isinstance(t, Buffer))
 
-    def parameters(self) -> list[Parameter]:
+    def parameters(self) -> list[Tensor]:
         """All parameters, each once. Raises RuntimeError as `named_parameters`."""
         return [parameter for _, parameter in self.named_parameters()]
 
@@ -121,9 +121,7 @@ class Module:
 
     def state_dict(self) -> dict[str, Array]:
         """A copy of every parameter and buffer as a NumPy array, by dotted name."""
-        return {
-            name: np.array(backend.of(t.data).to_host(t.data)) for name, t in self._named_tensors()
-        }
+        return {name: np.array(t.numpy()) for name, t in self._named_tensors()}
 
     def load_state_dict(self, state: Mapping[str, Array]) -> None:
         """Copy values in from a `state_dict`. Nothing changes unless everything fits.
@@ -132,7 +130,7 @@ class Module:
             ValueError: naming every entry that is missing, unknown or of another shape.
         """
         own = dict(self._named_tensors())
-        state = {name: np.asarray(value) for name, value in state.items()}
+        state = {name: backend.on_host(value) for name, value in state.items()}
         wrong = [f"missing {name!r}" for name in own if name not in state]
         wrong += [f"unknown {name!r}" for name in state if name not in own]
         wrong += [
@@ -278,7 +276,12 @@ class Layer(Module):
 
 
 def new_parameter(
-    how: str | Initializer, shape: tuple[int, ...], fan_in: int, fan_out: int, like: Tensor
+    how: str | Initializer,
+    shape: tuple[int, ...],
+    fan_in: int,
+    fan_out: int,
+    like: Tensor,
+    generator: Generator | None = None,
 ) -> Parameter:
     """A parameter with drawn initial values, on the device and in the dtype of a tensor.
 
@@ -288,6 +291,7 @@ def new_parameter(
         fan_in: inputs of one unit of the layer's weight.
         fan_out: outputs of one unit of the layer's weight.
         like: the layer's input.
+        generator: where the randomness comes from; the default generator, see `seed`, if None.
 
     Raises:
         ValueError: if the shape is empty, the initializer is unknown or returns another shape.
@@ -295,7 +299,8 @@ def new_parameter(
     if 0 in shape:
         raise ValueError(f"an input of shape {like.shape} would need a parameter of shape {shape}")
     draw = initializer(how)
-    values = np.asarray(draw(shape, fan_in, fan_out, backend.default_generator.host))
+    rng = (generator or backend.default_generator).host
+    values = np.asarray(draw(shape, fan_in, fan_out, rng))
     if values.shape != shape:
         raise ValueError(f"the initializer returned shape {values.shape} instead of {shape}")
     return Parameter(backend.of(like.data).asarray(values.astype(like.dtype)))
@@ -321,6 +326,8 @@ def _found(name: str, value: Any) -> Iterator[tuple[str, Tensor | Module]]:
     """The parameters, buffers and modules in one attribute."""
     if isinstance(value, (Parameter, Buffer, Module)):
         yield name, value
+    elif isinstance(value, Tensor) and value.requires_grad and value.is_leaf:
+        yield name, value  # made to be trained, if not as a Parameter
     elif isinstance(value, (list, tuple)):
         for i, item in enumerate(value):
             yield from _found(f"{name}.{i}", item)

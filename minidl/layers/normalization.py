@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from minidl.backend import module
+from minidl.backend import array_module
+from minidl.kernels.normalization import update_running
 from minidl.layers.module import Buffer, Layer, Parameter, new_parameter
 from minidl.ops import normalization
 from minidl.tensor import Tensor
@@ -48,7 +49,7 @@ class BatchNorm(Layer):
         if x.ndim < 2:
             raise ValueError(f"expects input (N, ..., C), got {x.shape}")
         shape = (x.shape[-1],)
-        xp = module(x.data)
+        xp = array_module(x.data)
         self.gamma = new_parameter("ones", shape, 1, 1, like=x)
         self.beta = new_parameter("zeros", shape, 1, 1, like=x)
         self.running_mean = Buffer(xp.zeros(shape, dtype=x.dtype))
@@ -65,6 +66,5 @@ class BatchNorm(Layer):
             raise ValueError(f"expects at least one sample to train on, got {x.shape}")
         out, of_batch = normalization.batch_norm(x, self.gamma, self.beta, self.eps)
         for running, now in zip((self.running_mean, self.running_variance), of_batch, strict=True):
-            running.data *= self.momentum
-            running.data += (1 - self.momentum) * now
+            update_running(running.data, now, self.momentum)
         return out

@@ -5,6 +5,7 @@ from __future__ import annotations
 from minidl.kernels.window import Padding, Pair, check_padding, pair
 from minidl.layers.module import Layer
 from minidl.ops import images, reductions
+from minidl.ops.operands import check_images
 from minidl.tensor import Tensor
 
 
@@ -60,6 +61,5 @@ class GlobalAvgPool(Layer):
 
     def forward(self, x: Tensor) -> Tensor:
         """The output (N, C)."""
-        if x.ndim != 4:
-            raise ValueError(f"expects images (N, H, W, C), got {x.shape}")
+        check_images(x)
         return reductions.mean(x, axis=(1, 2))

@@ -29,10 +29,10 @@ class Dropout(Layer):
         if not 0 <= rate < 1:
             raise ValueError(f"Dropout expects a rate from 0 to 1, 1 excluded; got {rate}")
         self.rate = rate
-        self.generator = default_generator if generator is None else generator
+        self.generator = generator
 
     def forward(self, x: Tensor) -> Tensor:
         """The output, of the shape of x."""
         if not self.training or not self.rate:
             return x
-        return regularization.dropout(x, self.rate, self.generator)
+        return regularization.dropout(x, self.rate, self.generator or default_generator)

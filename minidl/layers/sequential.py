@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from typing import overload
 
 import numpy as np
 
-from minidl.layers.module import Module, snake_case
+from minidl.layers.module import Module, positive, snake_case
 from minidl.ops.operands import tensor
 from minidl.tensor import DEFAULT_FLOAT, Tensor, TensorLike, no_grad
 
@@ -48,6 +49,7 @@ class Sequential(Module):
         """
         if not isinstance(input_shape, (tuple, list)):
             raise TypeError(f"input_shape must be a tuple such as (28, 28, 1), got {input_shape!r}")
+        input_shape = tuple(positive(n, "each length of input_shape") for n in input_shape)
         modes = [(module, module.training) for module in self.modules()]
         self.eval()  # batch norm must not learn from zeros
         try:
@@ -65,7 +67,14 @@ class Sequential(Module):
     def __len__(self) -> int:
         return len(self.layers)
 
-    def __getitem__(self, index: int) -> Module:
+    @overload
+    def __getitem__(self, index: int) -> Module: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequential: ...
+    def __getitem__(self, index: int | slice) -> Module:
+        """One layer, or a model of the layers of a slice, which it shares."""
+        if isinstance(index, slice):
+            return Sequential(self.layers[index])
         return self.layers[index]
 
     def forward(self, x: TensorLike) -> Tensor:

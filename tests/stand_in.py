@@ -1,0 +1,181 @@
+"""A stand-in for CuPy where there is no GPU: arrays that keep to themselves, as a device's do.
+
+They hold NumPy arrays inside, but refuse to become one unasked or to meet one, return 0-d arrays
+from reductions, and have random generators that cannot be copied. What computes with them computes
+with what CuPy would allow.
+"""
+
+import operator
+import threading
+
+import numpy as np
+
+__version__ = "stand-in"
+
+
+class ndarray:  # noqa: N801
+    __slots__ = ("inside", "owner")
+
+    def __init__(self, inside, owner=None):
+        self.inside = inside
+        self.owner = owner
+
+    def __array__(self, *_, **__):
+        raise TypeError("Implicit conversion to a NumPy array is not allowed.")
+
+    def __array_ufunc__(self, ufunc, method, *arguments, **options):
+        raise TypeError(f"numpy.{ufunc.__name__} on an array of the stand-in")
+
+    def __array_function__(self, function, *_):
+        raise TypeError(f"numpy.{function.__name__} on an array of the stand-in")
+
+    @property
+    def base(self):
+        return None if self.inside.base is None else self
+
+    @property
+    def T(self):
+        return wrap(self.inside.T)
+
+    def __getattr__(self, name):
+        value = getattr(self.inside, name)
+        if not callable(value) or name == "dtype":
+            return value
+        if name in ("item", "tolist"):
+            return value
+        return lambda *arguments, **options: wrap(value(*unwrap(arguments), **unwrap(options)))
+
+    def __len__(self):
+        return len(self.inside)
+
+    def __getitem__(self, index):
+        return wrap(self.inside[unwrap(index)])
+
+    def __setitem__(self, index, value):
+        self.inside[unwrap(index)] = unwrap(value)
+
+    def __bool__(self):
+        return bool(self.inside)
+
+    def __float__(self):
+        return float(self.inside)
+
+    def __format__(self, spec):
+        return format(self.inside.item(), spec)
+
+    __hash__ = None
+
+
+def unwrap(value):
+    """What is inside, through tuples, lists and dicts; a NumPy array has no business here."""
+    if isinstance(value, ndarray):
+        return value.inside
+    if type(value) is np.ndarray:
+        raise TypeError("Unsupported type <class 'numpy.ndarray'>")
+    if isinstance(value, dict):
+        return {key: unwrap(item) for key, item in value.items()}
+    if isinstance(value, (tuple, list)):
+        return type(value)(unwrap(item) for item in value)
+    return value
+
+
+def wrap(value):
+    """NumPy's results as arrays of the stand-in, scalars too."""
+    if isinstance(value, (np.ndarray, np.generic)):
+        return ndarray(np.asarray(value))
+    return value
+
+
+def _binary(name):
+    reflected = name.startswith("__r")
+    compute = getattr(operator, name.replace("__r", "__") if reflected else name)
+
+    def method(self, other):
+        if getattr(type(other), "__array_ufunc__", 0) is None:
+            return NotImplemented
+        pair = (self.inside, unwrap(other))
+        return wrap(compute(*(reversed(pair) if reflected else pair)))
+
+    return method
+
+
+def _in_place(name):
+    compute = getattr(operator, name)
+
+    def method(self, other):
+        self.inside = compute(self.inside, unwrap(other))
+        return self
+
+    return method
+
+
+for _name in ["add", "sub", "mul", "truediv", "pow", "matmul"]:
+    setattr(ndarray, f"__{_name}__", _binary(f"__{_name}__"))
+    setattr(ndarray, f"__r{_name}__", _binary(f"__r{_name}__"))
+for _name in ["lt", "le", "gt", "ge", "eq", "ne", "and", "xor"]:
+    setattr(ndarray, f"__{_name}__", _binary(f"__{_name}__"))
+for _name in ["iadd", "isub", "imul", "itruediv", "iand", "ior", "ixor"]:
+    setattr(ndarray, f"__{_name}__", _in_place(f"__{_name}__"))
+ndarray.__neg__ = lambda self: wrap(-self.inside)
+
+
+def asarray(value):
+    return value if isinstance(value, ndarray) else ndarray(np.array(value))
+
+
+def array(value):
+    return ndarray(np.array(value.inside if isinstance(value, ndarray) else value))
+
+
+def asnumpy(value):
+    return value.inside.copy()
+
+
+def where(condition, a, b):
+    return wrap(np.where(condition.inside, unwrap(a), unwrap(b)))  # CuPy takes no plain bool
+
+
+class cuda:  # noqa: N801
+    @staticmethod
+    def is_available():
+        return True
+
+
+class lib:  # noqa: N801
+    class stride_tricks:  # noqa: N801
+        @staticmethod
+        def as_strided(x, shape, strides):
+            return ndarray(np.lib.stride_tricks.as_strided(x.inside, shape, strides))
+
+
+class random:  # noqa: N801
+    class XORWOW:
+        def __init__(self, seed):
+            self.lock = threading.Lock()  # what keeps CuPy's from being copied
+            self.stream = np.random.default_rng(seed)
+
+    class Generator:
+        def __init__(self, bits):
+            self.bits = bits
+
+        def integers(self, *arguments, **options):
+            return ndarray(self.bits.stream.integers(*arguments, **options))
+
+
+class add:  # noqa: N801
+    @staticmethod
+    def at(target, index, values):
+        np.add.at(target.inside, unwrap(index), unwrap(values))
+
+
+def __getattr__(name):
+    """All else is NumPy's, on what is inside."""
+    value = getattr(np, name)
+    if not callable(value) or isinstance(value, type):
+        return value
+
+    def function(*arguments, **options):
+        result = wrap(value(*unwrap(arguments), **unwrap(options)))
+        return options.get("out", result)
+
+    return function

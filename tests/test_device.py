@@ -1,0 +1,195 @@
+"""The device seam: two libraries in one process, on a stand-in where there is no GPU."""
+
+import copy
+import pickle
+import sys
+
+import numpy as np
+import pytest
+import stand_in
+
+import minidl
+from minidl import DeviceError, Tensor, backend
+
+
+@pytest.fixture(autouse=True)
+def gpu(monkeypatch):
+    """The stand-in is what `import cupy` finds, and is forgotten afterwards."""
+    monkeypatch.setitem(sys.modules, "cupy", stand_in)
+    monkeypatch.setattr(backend, "_by_array_type", {np.ndarray: backend.CPU})
+    before = backend.default_generator._streams
+    yield
+    backend.default_generator._streams = {k: v for k, v in before.items() if k == "cpu"}
+
+
+def on_gpu(*shape, requires_grad=True):
+    values = np.random.default_rng(0).uniform(0.5, 1.5, shape).astype(np.float32)
+    x = Tensor(values).to("gpu")
+    x.requires_grad = requires_grad
+    return x
+
+
+def model():
+    minidl.seed(0)
+    return minidl.Sequential(
+        [
+            minidl.Conv2D(4, 3, padding="same", activation="relu"),
+            minidl.BatchNorm(),
+            minidl.MaxPool(2),
+            minidl.Conv2D(4, 2, strides=2, padding="same", activation="tanh"),
+            minidl.AvgPool(2, padding="same"),
+            minidl.Flatten(),
+            minidl.Dense(8, activation="sigmoid"),
+            minidl.Dense(3),
+        ],
+        input_shape=(8, 8, 1),
+    )
+
+
+def pictures():
+    rng = np.random.default_rng(1)
+    return rng.random((40, 8, 8, 1), dtype=np.float32), np.arange(40) % 3
+
+
+OPTIMIZERS = [
+    lambda p: minidl.SGD(p, momentum=0.9, nesterov=True, weight_decay=0.01),
+    minidl.Adam,
+    minidl.AdamW,
+]
+
+
+@pytest.mark.parametrize("make", OPTIMIZERS)
+def test_training_on_the_device_gives_what_the_cpu_gives(make):
+    x, y = pictures()
+    results = []
+    for device in ("cpu", "gpu"):
+        trained = model().to(device)
+        trainer = minidl.Trainer(
+            trained, minidl.cross_entropy, make(trained.parameters()), clip_norm=1.0
+        )
+        history = trainer.fit(x, y, 2, 16, validation_data=(x, y), shuffle=False, verbose=0)
+        assert all(p.device == device and p.dtype == np.float32 for p in trained.parameters())
+        outputs = trainer.predict(x)
+        assert type(outputs) is np.ndarray
+        results.append((history.history, outputs))
+    (on_cpu, expected), (on_device, outputs) = results
+    for name in on_cpu:
+        assert on_device[name] == pytest.approx(on_cpu[name], rel=1e-5)
+    np.testing.assert_allclose(outputs, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_auto_takes_the_gpu_and_arrays_of_the_user_are_known():
+    assert minidl.find_device() == "gpu"
+    assert on_gpu(3).device == "gpu"
+    assert Tensor(stand_in.asarray([1.0])).device == "gpu"
+
+
+@pytest.mark.parametrize(
+    "compute",
+    [
+        lambda x: x**2,
+        lambda x: 2**x,
+        lambda x: x**x,
+        lambda x: x / (1 + x),
+        lambda x: minidl.sigmoid(x) * minidl.tanh(x) + minidl.sqrt(x),
+        lambda x: minidl.maximum(x, 1.0) - minidl.minimum(x, x * x),
+        lambda x: x.clip(0.7, 1.2),
+        lambda x: minidl.leaky_relu(x - 1),
+        lambda x: minidl.where(x > 1, x, 0.0),
+        lambda x: x[[0, 0, 1]],
+        lambda x: x[x > 1],
+        lambda x: x.max(axis=0) + x.min(axis=1, keepdims=True),
+        lambda x: x.var(axis=0, ddof=1),
+        lambda x: x.logsumexp(axis=1) + x.log_softmax().mean(axis=1),
+        lambda x: minidl.concatenate([x, [[1.0, 2.0, 3.0]]]),
+        lambda x: x.transpose() @ x + [1.0, 2.0, 3.0],
+        lambda x: x.pad(1).sum(),
+        lambda x: minidl.softmax(x).log().mean(),
+    ],
+)
+def test_operations_on_the_device_have_right_gradients(compute):
+    assert minidl.gradcheck(compute, on_gpu(2, 3))
+    x = on_gpu(2, 3)
+    out = compute(x)
+    assert out.device == "gpu"
+    out.sum().backward()
+    assert isinstance(x.grad, stand_in.ndarray)
+
+
+def test_a_model_with_dropout_is_checked_on_the_device():
+    layers = [minidl.Dense(3), minidl.Dropout(0.5)]
+    model = minidl.Sequential(layers, input_shape=(4,)).to("gpu")
+    assert minidl.gradcheck(model, on_gpu(5, 4), loss=lambda out: (out * out).sum())
+
+
+def test_gradients_flow_back_across_devices():
+    x = Tensor(np.ones(3, np.float32), requires_grad=True)
+    (x.to("gpu") * 2).to("cpu").sum().backward()
+    assert type(x.grad) is np.ndarray
+    assert x.grad.tolist() == [2, 2, 2]
+
+
+HOST = np.ones((2, 3), np.float32)
+
+
+@pytest.mark.parametrize(
+    "meet",
+    [
+        lambda x: x + HOST,
+        lambda x: HOST * x,
+        lambda x: x @ np.ones((3, 2), np.float32),
+        lambda x: minidl.where(HOST > 0, x, 0.0),
+        lambda x: minidl.concatenate([x, HOST]),
+        lambda x: minidl.mse(x, HOST),
+        lambda x: minidl.cross_entropy(x, np.array([0, 1])),
+        lambda x: minidl.accuracy(x, np.array([0, 1])),
+        lambda x: (x * 2).backward(HOST),
+        lambda x: minidl.conv2d(
+            x.reshape(1, 2, 3, 1), Tensor(np.ones((1, 1, 1, 2), np.float32)).to("gpu"), HOST[0, :2]
+        ),
+        lambda x: minidl.Sequential([minidl.Dense(2)], input_shape=(3,))(x),
+    ],
+)
+def test_two_devices_in_one_operation_are_refused_by_name(meet):
+    with pytest.raises(DeviceError, match=r"arrays on two devices met: '(c|g)pu' .*'(c|g)pu'"):
+        meet(on_gpu(2, 3))
+
+
+def test_nothing_leaves_the_device_unasked():
+    with pytest.raises(TypeError, match=r"only by \.numpy\(\)"):
+        np.asarray(on_gpu(3))
+    assert type(on_gpu(3).numpy()) is np.ndarray
+
+
+def test_a_model_moves_with_its_state_and_its_optimizer_follows():
+    x, y = pictures()
+    moving, staying = model(), model()
+    results = []
+    for trained, devices in ((staying, ["cpu", "cpu"]), (moving, ["cpu", "gpu"])):
+        trainer = minidl.Trainer(trained, minidl.cross_entropy, minidl.Adam(trained.parameters()))
+        for device in devices:
+            trained.to(device)
+            trainer.fit(x, y, shuffle=False, verbose=0)
+        results.append(trainer.predict(x))
+    np.testing.assert_allclose(results[1], results[0], rtol=1e-4, atol=1e-5)
+
+
+def test_a_state_of_device_arrays_is_loaded():
+    source, target = model(), model().to("gpu")
+    state = {name: stand_in.asarray(array + 1) for name, array in source.state_dict().items()}
+    target.load_state_dict(state)
+    for name, array in target.state_dict().items():
+        assert np.array_equal(array, source.state_dict()[name] + 1)
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda m: pickle.loads(pickle.dumps(m))])
+def test_a_model_with_dropout_can_be_copied(copied):
+    layers = [minidl.Dropout(0.5), minidl.Dropout(0.5, generator=minidl.Generator(3))]
+    original = minidl.Sequential([*layers, minidl.Dense(3)], input_shape=(4,))
+    twin = copied(original)
+    x = np.ones((2, 4), np.float32)
+    outputs = []
+    for m in (original, twin):
+        minidl.seed(5)  # the first dropout of the copy still draws from the default generator
+        outputs.append(m(x).numpy())
+    assert np.array_equal(*outputs)
