@@ -13,8 +13,11 @@ from minidl import backend
 from minidl.backend import Array
 from minidl.ops import probability, reductions
 from minidl.ops.elementwise import multiply, subtract
-from minidl.ops.operands import floating
+from minidl.ops.operands import floating, tensor
 from minidl.tensor import Tensor, TensorLike
+
+# How far above one a probability may lie that was computed in float32.
+ROUNDING = 1e-5
 
 REDUCTIONS = ("mean", "sum", "none")
 
@@ -49,7 +52,7 @@ def cross_entropy(
         raise ValueError(f"cross_entropy expects outputs (N, C), got shape {logits.shape}")
     if not 0 <= label_smoothing <= 1:
         raise ValueError(f"label_smoothing must be between 0 and 1, got {label_smoothing}")
-    targets = class_labels(labels, logits.data)
+    targets = class_labels(labels, logits)
     loss = (
         probability.softmax_cross_entropy
         if from_logits
@@ -94,7 +97,8 @@ def mse(outputs: TensorLike, targets: Any, reduction: str = "mean") -> Tensor:
 
     Args:
         outputs: any shape.
-        targets: the same shape. Nothing is broadcast: (N,) against (N, 1) is a mistake.
+        targets: the same shape. Nothing is broadcast: (N,) against (N, 1) is a mistake. A tensor
+            that requires a gradient gets one.
         reduction: "mean" over all elements, "sum" or "none".
 
     Returns:
@@ -104,11 +108,15 @@ def mse(outputs: TensorLike, targets: Any, reduction: str = "mean") -> Tensor:
         ValueError: if the shapes differ.
     """
     outputs = floating(outputs)
-    difference = subtract(outputs, _targets(targets, outputs, "mse"))
+    if isinstance(targets, Tensor) and targets.requires_grad:
+        _check_shape(targets.shape, outputs, "mse")
+    else:
+        targets = _targets(targets, outputs, "mse")
+    difference = subtract(outputs, targets)
     return _reduce(multiply(difference, difference), reduction)
 
 
-def class_labels(labels: Any, outputs: Array) -> Array:
+def class_labels(labels: Any, outputs: Tensor) -> Array:
     """Labels in one of two forms: class numbers (N,), or probabilities (N, C) in outputs' dtype.
 
     Args:
@@ -118,16 +126,19 @@ def class_labels(labels: Any, outputs: Array) -> Array:
     Raises:
         ValueError, TypeError: as `cross_entropy`.
     """
-    array = _array(labels)
-    backend.shared_by(outputs, array)
+    array = _array(labels, outputs)
+    backend.shared_by(outputs.data, array)
     count, classes = outputs.shape
-    if len(array) != count if array.ndim else True:
+    if not array.ndim or len(array) != count:
         raise ValueError(
             f"expected a label for each of {count} samples, got labels of shape {array.shape}"
         )
     if array.shape == outputs.shape and (classes > 1 or array.dtype.kind == "f"):
-        if count and not array.min() >= 0:  # nan is refused too
-            raise ValueError(f"expected probabilities as labels, got {array.min()}")
+        if count and not (array.min() >= 0 and array.max() <= 1 + ROUNDING):  # refuses nan
+            raise ValueError(
+                "expected probabilities from 0 to 1 as labels, got numbers from "
+                f"{array.min()} to {array.max()}"
+            )
         return array.astype(outputs.dtype, copy=False)
     if array.ndim == 2 and array.shape[1] == 1:
         array = array[:, 0]
@@ -151,18 +162,26 @@ def class_labels(labels: Any, outputs: Array) -> Array:
 
 def _targets(targets: Any, outputs: Tensor, name: str) -> Array:
     """Targets as an array of the outputs' dtype. Raises ValueError if the shapes differ."""
-    array = _array(targets)
+    array = _array(targets, outputs)
     backend.shared_by(outputs.data, array)
-    if array.shape != outputs.shape:
-        raise ValueError(
-            f"{name} expects targets of the outputs' shape {outputs.shape}, got {array.shape}"
-        )
+    _check_shape(array.shape, outputs, name)
     return array.astype(outputs.dtype, copy=False)
 
 
-def _array(labels: Any) -> Array:
-    """The array of a tensor, or of anything that makes one."""
-    return (labels if isinstance(labels, Tensor) else Tensor(labels)).data
+def _check_shape(shape: tuple[int, ...], outputs: Tensor, name: str) -> None:
+    """Raise ValueError unless targets have the shape of the outputs."""
+    if shape != outputs.shape:
+        raise ValueError(
+            f"{name} expects targets of the outputs' shape {outputs.shape}, got {shape}"
+        )
+
+
+def _array(labels: Any, outputs: Tensor) -> Array:
+    """The array of labels of any kind. Raises TypeError if they are to have a gradient."""
+    x = tensor(labels, beside=outputs)
+    if x.requires_grad:
+        raise TypeError("labels have no gradient in this loss; pass labels.detach()")
+    return x.data
 
 
 def _reduce(losses: Tensor, reduction: str) -> Tensor:

@@ -469,3 +469,25 @@ def test_optimizers_refuse_a_parameter_given_twice():
 def test_schedules_refuse_numbers_out_of_range(make):
     with pytest.raises(ValueError, match=r"must not be negative, got -1\.0|OneCycle expects rise"):
         make()
+
+
+def test_optimizers_refuse_a_parameter_they_cannot_write_to():
+    array = np.ones(3)
+    array.flags.writeable = False
+    with pytest.raises(ValueError, match=r"one of shape \(3,\) is read-only"):
+        SGD([Tensor(array, requires_grad=True)])
+
+
+def test_clipping_refuses_one_tensor_in_the_place_of_several():
+    with pytest.raises(TypeError, match=r"got one tensor; write \[tensor\]"):
+        clip_grad_norm(parameter([1.0]), 1.0)
+
+
+def test_moments_follow_a_model_to_another_precision():
+    weight = parameter(np.ones(3, np.float32))
+    optimizer = Adam([weight])
+    for dtype in (np.float32, np.float64):
+        weight.data, weight.grad = weight.data.astype(dtype), np.ones(3, dtype)
+        optimizer.step()
+    assert weight.dtype == np.float64
+    assert all(array.dtype == np.float64 for array in optimizer._moments[0][:2])

@@ -1,8 +1,11 @@
 """The trainer, its history, what it shows, and the files and pictures it leaves."""
 
+import functools
 import io
+import re
 import struct
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -185,6 +188,74 @@ def test_modes_are_those_of_before_and_dropout_is_off_in_evaluation():
     assert model.training
 
 
+def test_fit_trains_in_training_mode_and_evaluates_without_a_graph():
+    seen = []
+
+    class Watched(minidl.Layer):
+        def forward(self, x):
+            seen.append((self.training, x.requires_grad))
+            return x
+
+    model = minidl.Sequential([minidl.Dense(4), Watched(), minidl.Dense(3)], input_shape=(5,))
+    trainer = minidl.Trainer(model, minidl.cross_entropy, minidl.SGD(model.parameters()))
+    x, y = clusters(samples=32)
+    seen.clear()
+    trainer.fit(x, y, verbose=0)
+    assert seen == [(True, True)]
+    trainer.evaluate(x, y)
+    trainer.predict(x)
+    assert seen[1:] == [(False, False)] * 2
+
+
+def test_threads_that_predict_with_one_trainer_all_get_the_right_outputs():
+    model = minidl.Sequential([minidl.Dense(64), minidl.Dropout(0.5)], input_shape=(5,))
+    trainer = minidl.Trainer(model, minidl.mse, minidl.SGD(model.parameters()))
+    x, _ = clusters(samples=2000)
+    expected = trainer.predict(x, batch_size=10)
+    with ThreadPoolExecutor(4) as pool:
+        outputs = list(pool.map(lambda _: trainer.predict(x, batch_size=10), range(8)))
+    assert all(np.array_equal(out, expected) for out in outputs)
+
+
+def test_softmax_is_applied_once_however_it_is_written():
+    x, y = clusters()
+    losses = []
+    for last, loss in (
+        ("softmax", minidl.cross_entropy),
+        (minidl.Softmax(), minidl.cross_entropy),
+        (None, functools.partial(minidl.cross_entropy, label_smoothing=0.0)),
+        ("softmax", functools.partial(minidl.cross_entropy, label_smoothing=0.0)),
+    ):
+        minidl.seed(0)
+        model = small_model(last)
+        trainer = minidl.Trainer(model, loss, minidl.SGD(model.parameters()))
+        history = trainer.fit(x, y, verbose=0)
+        assert "accuracy" in history
+        losses.append(history["loss"][0])
+    assert losses == pytest.approx([losses[0]] * 4, rel=1e-6)
+
+
+def test_a_history_that_was_interrupted_is_kept():
+    x, y = clusters()
+
+    class Stop(Exception):  # noqa: N818
+        pass
+
+    trainer = small_trainer()
+    calls = iter(range(10))
+
+    def metric(outputs, labels):
+        if next(calls) == 5:
+            raise Stop
+        return minidl.accuracy(outputs, labels)
+
+    trainer.metrics = {"accuracy": metric}
+    with pytest.raises(Stop):
+        trainer.fit(x, y, epochs=9, batch_size=100, verbose=0)
+    assert len(trainer.history) == 2
+    assert dict(trainer.history).keys() == {"loss", "accuracy"}
+
+
 def test_validation_changes_nothing_that_is_learned():
     x, y = clusters()
     states = []
@@ -226,7 +297,7 @@ def test_accuracy_of_known_outputs():
     outputs = np.array([[1.0, 2.0], [3.0, 0.0], [0.0, 1.0], [5.0, 4.0]], np.float32)
     assert minidl.accuracy(outputs, [1, 0, 0, 0]).item() == 0.75
     assert minidl.accuracy(outputs, np.eye(2, dtype=np.float32)[[1, 0, 0, 0]]).item() == 0.75
-    with pytest.raises(ValueError, match=r"accuracy expects outputs \(N, C\), got shape \(4,\)"):
+    with pytest.raises(ValueError, match=r"accuracy expects outputs \(N, C\) .* got shape \(4,\)"):
         minidl.accuracy(outputs[:, 0], [1, 0, 0, 0])
 
 
@@ -266,17 +337,31 @@ def test_a_bar_with_the_time_left_on_a_terminal(monkeypatch):
     small_trainer().fit(x, y, epochs=2, batch_size=2)
     text = terminal.getvalue()
     assert "/100" in text  # batches done, of all
+    assert re.search(r"--:--|\d\d:\d\d", text)  # the time left
     assert "Epoch 2/2 - " in text  # the line that stays
 
 
-def test_numbers_are_fetched_only_when_shown():
+@pytest.mark.parametrize(("every", "fetched"), [(0.0, 10), (3600.0, 1)])
+def test_the_bar_fetches_numbers_only_when_it_shows_them(monkeypatch, every, fetched):
+    monkeypatch.setattr(sys, "stdout", Terminal())
+    monkeypatch.setattr(progress_module.Bar, "EVERY", every)
     calls = []
-    shown = progress_module.progress(2, 1, 10)
-    with shown:
+    with progress_module.progress(1, 1, 10) as shown:
         shown.start(1)
         for _ in range(10):
             shown.advance(lambda: calls.append(1) or {})
-    assert not calls
+    assert len(calls) == fetched
+
+
+def test_the_line_of_an_epoch_is_not_broken_on_a_narrow_terminal(monkeypatch):
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stdout", terminal)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "60")
+    x, y = clusters()
+    small_trainer().fit(x, y, validation_data=(x, y), verbose=1)
+    (line,) = re.findall(r"Epoch 1/1 - [^\r\n]*", terminal.getvalue())[-1:]
+    assert re.search(r"val_loss: \d\.\d{4} - val_accuracy: \d\.\d{4}", line)
 
 
 def test_an_error_takes_the_bar_away(monkeypatch):
@@ -321,6 +406,9 @@ def test_bad_arguments_are_named():
         trainer.fit(x, y, batch_size=0, verbose=0)
     with pytest.raises(ValueError, match="verbose must be 0, 1, 2"):
         trainer.fit(x, y, verbose=3)
+    for wrong in ((x, y, y), x, [x]):
+        with pytest.raises(ValueError, match=r"validation_data must be a pair, \(inputs, labels\)"):
+            trainer.fit(x, y, validation_data=wrong, verbose=0)
     with pytest.raises(ValueError, match="validation_data expects as many labels"):
         trainer.fit(x, y, validation_data=(x, y[:5]), verbose=0)
 

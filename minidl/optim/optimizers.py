@@ -10,7 +10,8 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 
-from minidl.backend import Array, module
+from minidl import backend
+from minidl.backend import Array
 from minidl.kernels import optimizer as kernels
 from minidl.optim.schedules import Schedule, learning_rate
 from minidl.tensor import Tensor
@@ -35,9 +36,7 @@ class Optimizer(ABC):
     """
 
     def __init__(self, params: Iterable[Tensor], lr: float | Schedule) -> None:
-        if isinstance(params, Tensor):
-            raise TypeError("an optimizer takes a list of tensors, got one tensor; write [tensor]")
-        self.params = list(params)
+        self.params = _several(params)
         if not self.params:
             raise ValueError("an optimizer needs at least one parameter, got none")
         for param in self.params:
@@ -50,6 +49,11 @@ class Optimizer(ABC):
                 raise ValueError(
                     "an optimizer takes tensors with requires_grad=True that you made, "
                     "got the result of an operation, which never has a .grad"
+                )
+            if not getattr(param.data.flags, "writeable", True):
+                raise ValueError(
+                    f"an optimizer changes its parameters in place, but one of shape {param.shape} "
+                    "is read-only; give the tensor a copy of its array"
                 )
         if len({id(param) for param in self.params}) < len(self.params):
             raise ValueError("an optimizer takes each parameter once, got one of them twice")
@@ -117,12 +121,11 @@ class SGD(Optimizer):
             kernels.sgd(param.data, grad, lr=lr, weight_decay=self.weight_decay)
             return
         first = index not in self._velocity
-        if first:
-            self._velocity[index] = _zeros_like(param)
+        velocity = self._velocity[index] = _state(self._velocity.get(index), param)
         kernels.momentum_sgd(
             param.data,
             grad,
-            self._velocity[index],
+            velocity,
             lr=lr,
             weight_decay=self.weight_decay,
             momentum=self.momentum,
@@ -164,9 +167,8 @@ class Adam(Optimizer):
         self._moments: dict[int, tuple[Array, Array, int]] = {}
 
     def _update(self, index: int, param: Tensor, grad: Array, lr: float) -> None:
-        if index not in self._moments:
-            self._moments[index] = (_zeros_like(param), _zeros_like(param), 0)
-        mean, square, taken = self._moments[index]
+        mean, square, taken = self._moments.get(index, (None, None, 0))
+        mean, square = _state(mean, param), _state(square, param)
         # Counted for each parameter: one that had no gradient yet starts its own correction.
         self._moments[index] = (mean, square, taken + 1)
         kernels.adam(
@@ -224,12 +226,13 @@ def clip_grad_norm(params: Iterable[Tensor], max_norm: float) -> float:
 
     Raises:
         ValueError: if max_norm is not positive.
+        TypeError: for a tensor in the place of a list of them.
     """
     if not max_norm > 0:
         raise ValueError(f"max_norm must be positive, got {max_norm}")
-    grads = [param.grad for param in params if param.grad is not None]
+    grads = [param.grad for param in _several(params) if param.grad is not None]
     flat = [grad.reshape(-1) for grad in grads]
-    norm = math.sqrt(sum(float(grad @ grad) for grad in flat))
+    norm = math.sqrt(float(sum(grad @ grad for grad in flat)))  # one number leaves the device
     scale = max_norm / (norm + 1e-6)
     if scale < 1:
         for grad in grads:
@@ -237,8 +240,19 @@ def clip_grad_norm(params: Iterable[Tensor], max_norm: float) -> float:
     return norm
 
 
-def _zeros_like(param: Tensor) -> Array:
-    return module(param.data).zeros(param.shape, dtype=param.dtype)
+def _several(params: Iterable[Tensor]) -> list[Tensor]:
+    """Parameters as a list. Raises TypeError for a tensor, whose rows would pass for a list."""
+    if isinstance(params, Tensor):
+        raise TypeError("expected a list of tensors, got one tensor; write [tensor]")
+    return list(params)
+
+
+def _state(array: Array | None, param: Tensor) -> Array:
+    """What is remembered of a parameter, zeros at first, where and as the parameter is now."""
+    here = backend.of(param.data)
+    if array is None:
+        return here.xp.zeros(param.shape, dtype=param.dtype)
+    return here.asarray(array).astype(param.dtype, copy=False)
 
 
 def _at_least_zero(**numbers: float) -> None:

@@ -56,7 +56,7 @@ class WarmUp(Schedule):
 
     def __init__(self, after: float | Schedule, steps: int, start: float = 0.0) -> None:
         self.after = after if isinstance(after, Schedule) else _rate(after)
-        self.steps, self.start = _positive(steps, "steps"), _rate(start)
+        self.steps, self.start = _positive(steps, "steps"), _rate(start, "start")
 
     def __call__(self, step: int) -> float:
         """The learning rate after `step` steps."""
@@ -115,10 +115,10 @@ def _cosine(start: float, end: float, share: float) -> float:
     return end + (start - end) * (1 + math.cos(math.pi * min(share, 1.0))) / 2
 
 
-def _rate(lr: float) -> float:
+def _rate(lr: float, name: str = "a learning rate") -> float:
     """A learning rate, or a share of one. Raises ValueError below zero."""
     if not lr >= 0:
-        raise ValueError(f"a learning rate must not be negative, got {lr}")
+        raise ValueError(f"{name} must not be negative, got {lr}")
     return lr
 
 

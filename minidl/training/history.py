@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 
 class History:
@@ -34,6 +34,10 @@ class History:
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.history)
+
+    def keys(self) -> Iterable[str]:
+        """The names of the measures, so that `dict(history)` works."""
+        return self.history.keys()
 
     def __len__(self) -> int:
         return len(self.seconds)

@@ -22,10 +22,13 @@ def accuracy(outputs: TensorLike, labels: Any) -> Tensor:
     Raises:
         ValueError, TypeError: as `cross_entropy`.
     """
-    scores = tensor(outputs).data
-    if scores.ndim != 2:
-        raise ValueError(f"accuracy expects outputs (N, C), got shape {scores.shape}")
-    truth = class_labels(labels, scores)
+    outputs = tensor(outputs)
+    scores = outputs.data
+    if scores.ndim != 2 or not len(scores):
+        raise ValueError(
+            f"accuracy expects outputs (N, C) of at least one sample, got shape {scores.shape}"
+        )
+    truth = class_labels(labels, outputs)
     if truth.ndim == 2:
         truth = truth.argmax(axis=1)
     return Tensor((scores.argmax(axis=1) == truth).mean(dtype=scores.dtype))

@@ -49,9 +49,10 @@ class Lines(Silent):
 
     def finish(self, epoch: int, measures: Measures, seconds: float) -> None:
         """Print the epoch's line."""
-        print(
-            f"Epoch {epoch}/{self.epochs} - {_duration(seconds)} - {_numbers(measures)}", flush=True
-        )
+        self._print(f"Epoch {epoch}/{self.epochs} - {_duration(seconds)} - {_numbers(measures)}")
+
+    def _print(self, line: str) -> None:
+        print(line, flush=True)
 
 
 class Bar(Lines):
@@ -110,6 +111,10 @@ class Bar(Lines):
         """Put the epoch's line in the place of the bar."""
         self._progress.remove_task(self._task)
         super().finish(epoch, measures, seconds)
+
+    def _print(self, line: str) -> None:
+        # Past the bar's own console, which would break the line at the width of the terminal.
+        self._progress.console.print(line, soft_wrap=True, highlight=False)
 
 
 def progress(verbose: int | str, epochs: int, batches: int) -> Silent:

@@ -6,6 +6,7 @@ optimizer does the same; `examples/training_loop.py` shows one.
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -35,14 +36,20 @@ class Trainer:
     Args:
         model: whose parameters have been made, by an input_shape or a first batch.
         loss: a function of outputs and labels that returns a single number to minimise, the mean
-            over the batch. `cross_entropy` takes the outputs of a Sequential that ends in softmax
-            for the probabilities they are.
+            over the batch. `cross_entropy`, also as a `functools.partial`, takes the outputs of a
+            Sequential that ends in softmax for the probabilities they are; for a module of your
+            own that ends so, pass `partial(cross_entropy, from_logits=False)`.
         optimizer: over the model's parameters.
         metrics: further functions of outputs and labels, by name, each the mean over the batch;
             {"accuracy": accuracy} if None and the loss is cross_entropy.
         clip_norm: the largest norm of all gradients together, see `clip_grad_norm`; None for any.
 
+    Attributes:
+        history: what the last `fit` has recorded so far, also if it was interrupted.
+
     Inputs of every dtype are converted, batch by batch, to the dtype and the device of the model.
+    Threads that share a trainer take turns: `fit`, `evaluate` and `predict` switch the model
+    between training and evaluation.
     """
 
     def __init__(
@@ -56,12 +63,15 @@ class Trainer:
     ) -> None:
         self.model = model
         self.optimizer = optimizer
+        of_classes = getattr(loss, "func", loss) is cross_entropy  # as it is, or in a partial
         if metrics is None:
-            metrics = {"accuracy": accuracy} if loss is cross_entropy else {}
-        if loss is cross_entropy and _ends_in_softmax(model):
-            loss = partial(cross_entropy, from_logits=False)
+            metrics = {"accuracy": accuracy} if of_classes else {}
+        if of_classes and _ends_in_softmax(model):
+            loss = partial(loss, from_logits=False)  # type: ignore[call-arg]
         self.loss = loss
         self.metrics = dict(metrics)
+        self.history = History()
+        self._turn = threading.RLock()
         self.clip_norm = clip_norm
 
     def fit(
@@ -99,11 +109,14 @@ class Trainer:
         """
         samples = _check(x, y, "fit")
         if validation_data is not None:
+            if not isinstance(validation_data, (tuple, list)) or len(validation_data) != 2:
+                raise ValueError("validation_data must be a pair, (inputs, labels)")
             _check(*validation_data, "validation_data")
         if epochs < 1:
             raise ValueError(f"epochs must be at least 1, got {epochs}")
-        history = History()
+        history = self.history = History()
         with (
+            self._turn,
             progress(verbose, epochs, batch_count(samples, batch_size)) as shown,
             _mode(self.model, training=True),
         ):
@@ -160,7 +173,7 @@ class Trainer:
         """
         samples = _check(x, y, "evaluate")
         means = _Means()
-        with no_grad(), _mode(self.model, training=False):
+        with self._turn, no_grad(), _mode(self.model, training=False):
             for index in batch_indices(samples, batch_size):
                 labels = self._batch(y, index, labels=True)
                 outputs = self.model(self._batch(x, index))
@@ -182,7 +195,7 @@ class Trainer:
             ValueError, TypeError: if there is no data, or it does not suit the model.
         """
         samples = _length(x, "predict")
-        with no_grad(), _mode(self.model, training=False):
+        with self._turn, no_grad(), _mode(self.model, training=False):
             parts = [
                 self.model(self._batch(x, index)).numpy()
                 for index in batch_indices(samples, batch_size)
@@ -242,7 +255,8 @@ def _ends_in_softmax(model: Module) -> bool:
     """Whether a model's outputs are probabilities already."""
     while isinstance(model, Sequential):
         model = model.layers[-1]
-    return isinstance(model, Softmax) or getattr(model, "activation", None) is probability.softmax
+    last = getattr(model, "activation", model)
+    return isinstance(last, Softmax) or last is probability.softmax
 
 
 def _length(x: Any, name: str) -> int:
