@@ -23,8 +23,8 @@ def options(description: str, name: str) -> argparse.Namespace:
     parser.add_argument("--device", choices=["auto", "cpu", "gpu"], default="auto")
     parser.add_argument("--epochs", type=positive, default=5)
     parser.add_argument("--batch-size", type=positive, default=32)
-    parser.add_argument("--lr", type=float, default=0.001, help="Adam's first learning rate")
-    parser.add_argument("--seed", type=int, default=0, help="for weights and batch order")
+    parser.add_argument("--lr", type=rate, default=0.001, help="Adam's first learning rate")
+    parser.add_argument("--seed", type=natural, default=0, help="for weights and batch order")
     parser.add_argument("--data-dir", type=Path, help="folder with the four Fashion-MNIST files")
     parser.add_argument("--out", type=Path, default=Path("runs") / name, help="for the results")
     return parser.parse_args()
@@ -35,6 +35,22 @@ def positive(text: str) -> int:
     number = int(text)
     if number < 1:
         raise argparse.ArgumentTypeError(f"must be at least 1, got {number}")
+    return number
+
+
+def natural(text: str) -> int:
+    """An integer of at least zero."""
+    number = int(text)
+    if number < 0:
+        raise argparse.ArgumentTypeError(f"must be at least 0, got {number}")
+    return number
+
+
+def rate(text: str) -> float:
+    """A number above zero."""
+    number = float(text)
+    if not 0 < number < float("inf"):
+        raise argparse.ArgumentTypeError(f"must be a positive number, got {number}")
     return number
 
 
@@ -66,8 +82,8 @@ def run(description: str, name: str, build: Callable[[], minidl.Sequential]) -> 
         x_train, y_train, args.epochs, args.batch_size, validation_data=(x_test, y_test)
     )
 
-    result = trainer.evaluate(x_test, y_test)
-    print(f"Test loss {result['loss']:.4f}, test accuracy {result['accuracy']:.4f}")
+    loss, accuracy = history["val_loss"][-1], history["val_accuracy"][-1]
+    print(f"Test loss {loss:.4f}, test accuracy {accuracy:.4f}")
 
     shown = 30
     probabilities = minidl.softmax(trainer.predict(x_test[:shown])).numpy()

@@ -101,6 +101,30 @@ def test_every_public_name_is_exported():
         assert getattr(minidl, name) is not None
 
 
+def test_declared_methods_have_the_arguments_of_the_operations_behind_them():
+    import inspect
+
+    import minidl
+
+    tree = ast.parse((ROOT / "minidl" / "tensor.py").read_text())
+    (bound,) = (
+        node for node in ast.walk(tree) if isinstance(node, ast.ClassDef) and node.name == "_Bound"
+    )
+    compared = 0
+    for node in bound.body:
+        if isinstance(node, ast.FunctionDef) and not node.name.startswith("__"):
+            declared = [
+                *(a.arg for a in node.args.args[1:]),
+                *(a.arg for a in node.args.kwonlyargs),
+            ]
+            if node.args.vararg:
+                declared.append(node.args.vararg.arg)
+            behind = list(inspect.signature(getattr(minidl.Tensor, node.name)).parameters)[1:]
+            assert [n.replace("other", "b") for n in declared] == behind, node.name
+            compared += 1
+    assert compared > 20
+
+
 def test_every_declared_method_of_tensor_is_bound():
     import minidl
 

@@ -66,22 +66,24 @@ DEBIAN_FOLDER = Path("/usr/share/datasets/fashion-mnist")
 def fashion_mnist(
     data_dir: str | os.PathLike[str] | None = None,
 ) -> tuple[tuple[Bytes, Bytes], tuple[Bytes, Bytes]]:
-    """Fashion-MNIST as ``((x_train, y_train), (x_test, y_test))``, all uint8.
+    """Fashion-MNIST: 60,000 images to train on and 10,000 to test, in ten classes.
 
-    Images are (60000, 28, 28) and (10000, 28, 28), 0 for the background to 255; labels are
-    (60000,) and (10000,), indices into `FASHION_MNIST_CLASSES`.
+    Args:
+        data_dir: the folder that holds the four files (`train-images-idx3-ubyte` and so on, each
+            with or without `.gz`); the one that the environment variable MINIDL_DATA names, if
+            None. Such a folder has the last word: nothing is fetched in place of what it lacks,
+            and nothing in it is changed. With neither, the files are looked for in the cache and
+            where Debian's package dataset-fashion-mnist puts them, then fetched into the cache
+            from the data set's public addresses, or else out of that package where apt-get exists.
 
-    The four files (``train-images-idx3-ubyte`` and so on, each with or without ``.gz``) are taken
-    from `data_dir` if it is given, else from the folder that the environment variable MINIDL_DATA
-    names. Such a folder has the last word: nothing is fetched in place of what it lacks, and
-    nothing in it is changed. With neither, the files are looked for in the cache
-    (``pooch.os_cache("minidl")/fashion-mnist``) and where the Debian package
-    dataset-fashion-mnist puts them, then fetched into the cache from the data set's public
-    addresses, or else out of that package where apt-get exists.
+    Returns:
+        ((x_train, y_train), (x_test, y_test)), all uint8. Images are (60000, 28, 28) and
+        (10000, 28, 28), 0 for the background to 255; labels are (60000,) and (10000,), indices into
+        `FASHION_MNIST_CLASSES`.
 
-    Raises FileNotFoundError, saying which files are missing, what was tried and what to do; and
-    ValueError for a file in a folder you named that is not the published one (damaged, or plain
-    MNIST).
+    Raises:
+        FileNotFoundError: saying which files are missing, what was tried and what to do.
+        ValueError: for a file in a named folder that is not the published one: damaged, or MNIST.
     """
     if data_dir is not None:
         arrays = _from_named_folder(Path(data_dir), "given as data_dir", "leave data_dir out")

@@ -52,7 +52,7 @@ def debian_package(package: str, folder: Path) -> Path:
     package sources; where the machine has no lists, or outdated ones, lists are fetched into
     `folder` and used from there.
 
-    Returns the folder that stands for the root of the file system, with ``usr`` and so on in it.
+    Returns the folder that stands for the root of the file system, with `usr` and so on in it.
     Raises FetchError if the programs are missing or fail.
     """
     apt, dpkg = _program("apt-get"), _program("dpkg-deb")

@@ -46,24 +46,32 @@ _CHUNK = 2**20
 def load_idx(path: str | os.PathLike[str]) -> Array:
     """The array an IDX file holds, plain or gzipped (told by the content, not by the name).
 
-    Returns a writable array in the machine's byte order, of any rank, with dtype uint8, int8,
-    int16, int32, float32 or float64.
+    Returns:
+        A writable array in the machine's byte order, of any rank, with dtype uint8, int8, int16,
+        int32, float32 or float64.
 
-    Raises FileNotFoundError if there is no such file, and ValueError, naming the file, if it is
-    not IDX, is cut short, has bytes left over, or is damaged gzip.
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: naming the file, if it is not IDX, is cut short, has bytes left over, or is
+            damaged gzip.
     """
     return parse_idx(read_idx_bytes(path), path)
 
 
 def save_idx(path: str | os.PathLike[str], array: npt.ArrayLike) -> None:
-    """Write an array of any rank as an IDX file, gzipped if the path ends in ``.gz``.
+    """Write an array of any rank as an IDX file, gzipped if the path ends in `.gz`.
 
     The same array always gives the same bytes. The file appears under its name only when it is
     complete: where writing fails, a file that was there before is still there, unchanged.
 
-    Raises TypeError for a dtype other than uint8, int8, int16, int32, float32 and float64, and
-    ValueError for an axis longer than the format can say (2**32 - 1), and FileNotFoundError if the
-    folder does not exist.
+    Args:
+        path: of the file.
+        array: of any rank, with dtype uint8, int8, int16, int32, float32 or float64.
+
+    Raises:
+        TypeError: for any other dtype.
+        ValueError: for an axis longer than the format can say, 2**32 - 1.
+        FileNotFoundError: if the folder does not exist.
     """
     path = Path(path)
     content = _idx_bytes(np.asarray(array), path)
