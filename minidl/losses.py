@@ -7,8 +7,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
 from minidl import backend
 from minidl.backend import Array
 from minidl.ops import probability, reductions
@@ -85,11 +83,12 @@ def binary_cross_entropy(
             "binary_cross_entropy expects labels between 0 and 1, got values from "
             f"{targets.min()} to {targets.max()}"
         )
-    if not from_logits:
-        tiny = float(np.finfo(logits.dtype).eps)
-        p = logits.clip(tiny, 1 - tiny)
-        return _reduce(-(targets * p.log() + (1 - targets) * (1 - p).log()), reduction)
-    return _reduce(probability.sigmoid_cross_entropy(logits, targets), reduction)
+    loss = (
+        probability.sigmoid_cross_entropy
+        if from_logits
+        else probability.binary_cross_entropy_of_probabilities
+    )
+    return _reduce(loss(logits, targets), reduction)
 
 
 def mse(outputs: TensorLike, targets: Any, reduction: str = "mean") -> Tensor:

@@ -378,7 +378,7 @@ def _as_array(value: Any, beside: Array | None = None) -> Array:
     """
     try:
         backend.of(value)
-        array: Array = np.asarray(value) if isinstance(value, np.ndarray) else value
+        array = np.asarray(value) if isinstance(value, np.ndarray) else value
     except TypeError:
         if isinstance(value, Tensor):
             raise TypeError("expected an array, got a Tensor; its array is .data") from None

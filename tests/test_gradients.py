@@ -512,6 +512,13 @@ op(
     normal(),
 )
 
+op(
+    probability.binary_cross_entropy_of_probabilities,
+    "plain",
+    lambda x: probability.binary_cross_entropy_of_probabilities(x, SOFT.astype(x.dtype)),
+    unit(4, 3),
+)
+
 # -- convolution and pooling -------------------------------------------------------------------
 
 CONVOLUTIONS = [

@@ -795,3 +795,11 @@ def test_dropout_drops_elements_independently():
 @pytest.mark.parametrize("shape", [(), (0,), (0, 3), (1,)])
 def test_dropout_masks_of_any_shape(shape):
     assert dropout.dropout_mask(shape, 0.5, CPU, Generator(0))[0].shape == shape
+
+
+def test_a_convolution_of_single_pixels_copies_no_columns():
+    x = numbers((3, 4, 5, 2), 0).astype(np.float32)
+    ((images, columns),) = convolution.im2col(x, Window((1, 1)))
+    assert images == slice(0, 3)
+    assert np.shares_memory(columns, x)
+    assert_array_equal(columns, x.reshape(-1, 2))

@@ -364,3 +364,15 @@ def test_labels_that_require_a_gradient_are_refused(loss):
     labels = Tensor(np.full((2, 2), 0.5, np.float32), requires_grad=True)
     with pytest.raises(TypeError, match=r"pass labels\.detach\(\)"):
         loss(np.zeros((2, 2), np.float32), labels)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_probabilities_of_exactly_0_and_1_still_learn(dtype):
+    p = Tensor(np.array([0.0, 1.0, 0.0, 1.0], dtype), requires_grad=True)
+    loss = binary_cross_entropy(p, [1, 0, 0, 1], from_logits=False)
+    loss.backward()
+    assert np.isfinite(loss.item())
+    assert loss.dtype == dtype
+    assert np.isfinite(p.grad).all()
+    assert p.grad[0] < -1e5  # towards 1
+    assert p.grad[1] > 1e5  # towards 0

@@ -39,7 +39,7 @@ def conv2d(x: Array, weight: Array, bias: Array | None, window: Window) -> Array
     """
     filters = weight.shape[3]
     places = window.positions((x.shape[1], x.shape[2]))
-    out: Array = array_module(x).empty((len(x), *places, filters), dtype=x.dtype)
+    out = array_module(x).empty((len(x), *places, filters), dtype=x.dtype)
     matrix = weight.reshape(-1, filters)
     for images, columns in im2col(x, window):
         product = out[images].reshape(-1, filters)
@@ -62,7 +62,7 @@ def conv2d_weight_gradient(x: Array, d: Array, window: Window) -> Array:
     """
     xp = array_module(x)
     filters = d.shape[3]
-    gradient: Array = xp.zeros((*window.size, x.shape[3], filters), dtype=d.dtype)
+    gradient = xp.zeros((*window.size, x.shape[3], filters), dtype=d.dtype)
     total = gradient.reshape(-1, filters)
     with scratch.borrow(of(x), total.shape, d.dtype) as part:
         for images, columns in im2col(x, window):
@@ -115,6 +115,9 @@ def im2col(x: Array, window: Window) -> Iterator[tuple[slice, Array]]:
         in scratch memory that the next turn overwrites.
     """
     count, height, width, channels = x.shape
+    if window == Window((1, 1)):  # the pixels are the patches
+        yield slice(0, count), x.reshape(-1, channels)
+        return
     places = window.positions((height, width))
     (top, bottom), (left, right) = window.padding
     patch = window.size[0] * window.size[1] * channels
@@ -152,7 +155,7 @@ def col2im(d: Array, weight: Array, window: Window, image: tuple[int, int]) -> A
     channels = weight.shape[2]
     height, width = image
     (top, bottom), (left, right) = window.padding
-    out: Array = backend.xp.empty((count, height, width, channels), dtype=d.dtype)
+    out = backend.xp.empty((count, height, width, channels), dtype=d.dtype)
     transposed = weight.reshape(-1, filters).T
     patch = transposed.shape[1]
     step = _images_at_a_time(d, places[0] * places[1] * patch)

@@ -31,7 +31,7 @@ def normalize(rows: Array, mean: Array, variance: Array, eps: float) -> tuple[Ar
         The normalised rows (M, C), and what they were multiplied with, (C,).
     """
     scale = 1 / array_module(rows).sqrt(variance + eps)
-    normalized: Array = rows - mean
+    normalized = rows - mean
     normalized *= scale
     return normalized, scale
 
@@ -54,7 +54,7 @@ def batch_norm_gradient(d: Array, normalized: Array, scale: Array) -> Array:
         (M, C).
     """
     count = len(d)
-    gradient: Array = d - sum_rows(d) / count
+    gradient = d - sum_rows(d) / count
     gradient -= normalized * (sum_rows(d * normalized) / count)
     gradient *= scale
     return gradient

@@ -17,7 +17,7 @@ def max_pool(x: Array, window: Window) -> Array:
     xp = array_module(x)
     padded = _pad(x, window, -xp.inf)
     seen = _taps(padded, window, x.shape)
-    out: Array = next(seen).copy()
+    out = next(seen).copy()
     for values in seen:
         xp.maximum(out, values, out=out)
     return out
@@ -98,10 +98,8 @@ def _pad(x: Array, window: Window, value: float) -> Array:
     """The batch with a border of `value`; the batch itself where no border is needed."""
     if window.padding == ((0, 0), (0, 0)):
         return x
-    padded: Array = array_module(x).pad(
-        x, ((0, 0), *window.padding, (0, 0)), mode="constant", constant_values=value
-    )
-    return padded
+    widths = ((0, 0), *window.padding, (0, 0))
+    return array_module(x).pad(x, widths, mode="constant", constant_values=value)
 
 
 def _crop(padded: Array, window: Window, shape: tuple[int, ...]) -> Array:

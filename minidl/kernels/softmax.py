@@ -20,17 +20,15 @@ def sigmoid(x: Array) -> Array:
 
 def softmax(x: Array, axis: int) -> Array:
     """exp(x) / sum(exp(x)) along an axis; same shape."""
-    out: Array = x - x.max(axis=axis, keepdims=True)
+    out = x - x.max(axis=axis, keepdims=True)
     array_module(x).exp(out, out=out)
     out /= out.sum(axis=axis, keepdims=True)
     return out
 
 
 def softmax_gradient(out: Array, d: Array, axis: int) -> Array:
-    """Gradient of `softmax` with respect to its input, given its output and the
-    gradient with respect to that.
-    """
-    gradient: Array = d * out
+    """Gradient of `softmax` with respect to its input, from its output and the gradient there."""
+    gradient = d * out
     gradient -= out * gradient.sum(axis=axis, keepdims=True)
     return gradient
 
@@ -38,15 +36,13 @@ def softmax_gradient(out: Array, d: Array, axis: int) -> Array:
 def log_softmax(x: Array, axis: int) -> Array:
     """x - log(sum(exp(x))) along an axis; same shape."""
     xp = array_module(x)
-    out: Array = x - x.max(axis=axis, keepdims=True)
+    out = x - x.max(axis=axis, keepdims=True)
     out -= xp.log(xp.exp(out).sum(axis=axis, keepdims=True))
     return out
 
 
 def log_softmax_gradient(out: Array, d: Array, axis: int) -> Array:
-    """Gradient of `log_softmax` with respect to its input, given its output and the
-    gradient with respect to that.
-    """
+    """Gradient of `log_softmax`, as `softmax_gradient`."""
     return d - array_module(out).exp(out) * d.sum(axis=axis, keepdims=True)
 
 
@@ -78,7 +74,7 @@ def cross_entropy(log_probabilities: Array, labels: Array, smoothing: float) -> 
     [1] C. Szegedy et al.: Rethinking the Inception architecture for computer vision, 2016, ch. 7.
     """
     if labels.ndim == 1:
-        loss: Array = -pick(log_probabilities, labels)
+        loss = -pick(log_probabilities, labels)
     else:
         loss = -(labels * log_probabilities).sum(axis=1)
     if smoothing:
@@ -91,7 +87,7 @@ def targets(labels: Array, like: Array, smoothing: float) -> Array:
     """Labels as the probabilities (N, C) that they stand for, in the dtype of `like`."""
     xp = array_module(like)
     if labels.ndim == 1:
-        out: Array = xp.zeros(like.shape, dtype=like.dtype)
+        out = xp.zeros(like.shape, dtype=like.dtype)
         out[xp.arange(len(out)), labels] = 1
     else:
         out = labels.astype(like.dtype)

@@ -37,7 +37,7 @@ def softmax_cross_entropy(logits: Tensor, labels: Array, smoothing: float = 0.0)
 
     def rule(g: Array) -> Array:
         target = kernels.targets(labels, log_probabilities, smoothing)
-        gradient: Array = array_module(g).exp(log_probabilities)
+        gradient = array_module(g).exp(log_probabilities)
         gradient *= target.sum(axis=1, keepdims=True)
         gradient -= target
         gradient *= g[:, None]
@@ -59,11 +59,24 @@ def cross_entropy_of_probabilities(
     safe = xp.maximum(probabilities.data, tiny)
 
     def rule(g: Array) -> Array:
-        gradient: Array = -kernels.targets(labels, safe, smoothing) / safe
+        gradient = -kernels.targets(labels, safe, smoothing) / safe
         gradient *= g[:, None]
         return gradient
 
     return record(kernels.cross_entropy(xp.log(safe), labels, smoothing), (probabilities, rule))
+
+
+def binary_cross_entropy_of_probabilities(probabilities: Tensor, labels: Array) -> Tensor:
+    """Cross-entropy of probabilities against labels 0 to 1, element by element; same shape.
+
+    A probability nearer to 0 or 1 than float32 or float64 tells apart from 1 counts as that near,
+    so that loss and gradient stay finite.
+    """
+    xp = array_module(probabilities.data)
+    eps = float(xp.finfo(probabilities.dtype).eps)
+    safe = xp.clip(probabilities.data, eps, 1 - eps)
+    value = -(labels * xp.log(safe) + (1 - labels) * xp.log(1 - safe))
+    return record(value, (probabilities, lambda g: g * (safe - labels) / (safe * (1 - safe))))
 
 
 def sigmoid_cross_entropy(logits: Tensor, labels: Array) -> Tensor:

@@ -39,6 +39,8 @@ def matmul(a: TensorLike, b: TensorLike) -> Tensor:
         return gradient[..., 0, :] if x.ndim == 1 else gradient
 
     def right(g: Array) -> Array:
+        if y.ndim == 2 and x.ndim > 2:  # one product over the whole batch, nothing to sum after
+            return x.reshape(-1, x.shape[-1]).T @ g.reshape(-1, g.shape[-1])
         gradient = rows.swapaxes(-1, -2) @ matrices(g)
         return gradient[..., 0] if y.ndim == 1 else gradient
 
