@@ -25,6 +25,12 @@ def describe() -> dict[str, Any]:
         "numpy": np.__version__,
         "blas": f"{blas['name']} {blas['version']}",
         "minidl": minidl.__version__,
+        # What someone set for the libraries that multiply matrices, thread counts among it.
+        "environment": {
+            name: value
+            for name, value in sorted(os.environ.items())
+            if name.startswith(("OPENBLAS_", "OMP_", "MKL_"))
+        },
     }
 
 
