@@ -2,8 +2,8 @@
 
 Counted are samples a second of full training steps: forward, loss, backward, optimizer. Batches are
 in memory already. In each round every contender runs for the same time, one after the other, so
-that all meet the same noise. PyTorch (eager) is given one and two threads and both memory formats,
-and the best of the four by median is what minidl is compared with. Needs PyTorch, which minidl does
+that all meet the same noise. PyTorch (eager) is given one and two threads and, for images, both
+memory formats; minidl is compared with what did best by median. Needs PyTorch, which minidl does
 not: pip install torch.
 """
 
@@ -126,7 +126,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=0.5, help="a contender and round")
-    parser.add_argument("--models", default="", help="numbers of the models, such as 15; all")
+    parser.add_argument(
+        "--models",
+        default="",
+        help="their digits, such as 15 for the first and the fifth; all if left out",
+    )
     args = parser.parse_args()
     chosen = {n: m for n, m in MODELS.items() if not args.models or n[0] in args.models}
     results = {}

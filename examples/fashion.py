@@ -21,16 +21,20 @@ def options(description: str, name: str) -> argparse.Namespace:
         description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
     parser.add_argument("--device", choices=["auto", "cpu", "gpu"], default="auto")
-    parser.add_argument("--epochs", type=positive, default=5)
-    parser.add_argument("--batch-size", type=positive, default=32)
-    parser.add_argument("--lr", type=rate, default=0.001, help="Adam's first learning rate")
-    parser.add_argument("--seed", type=natural, default=0, help="for weights and batch order")
+    parser.add_argument("--epochs", type=positive_integer, default=5)
+    parser.add_argument("--batch-size", type=positive_integer, default=32)
+    parser.add_argument(
+        "--lr", type=positive_number, default=0.001, help="Adam's first learning rate"
+    )
+    parser.add_argument(
+        "--seed", type=non_negative_integer, default=0, help="for weights and batch order"
+    )
     parser.add_argument("--data-dir", type=Path, help="folder with the four Fashion-MNIST files")
     parser.add_argument("--out", type=Path, default=Path("runs") / name, help="for the results")
     return parser.parse_args()
 
 
-def positive(text: str) -> int:
+def positive_integer(text: str) -> int:
     """An integer of at least one."""
     number = int(text)
     if number < 1:
@@ -38,7 +42,7 @@ def positive(text: str) -> int:
     return number
 
 
-def natural(text: str) -> int:
+def non_negative_integer(text: str) -> int:
     """An integer of at least zero."""
     number = int(text)
     if number < 0:
@@ -46,7 +50,7 @@ def natural(text: str) -> int:
     return number
 
 
-def rate(text: str) -> float:
+def positive_number(text: str) -> float:
     """A number above zero."""
     number = float(text)
     if not 0 < number < float("inf"):

@@ -114,7 +114,7 @@ def of(array: Array) -> Backend:
 
 
 def on_host(values: Any) -> Array:
-    """An array of any device, or anything that makes one, as a NumPy array."""
+    """An array of any device, or anything `numpy.asarray` takes, as a NumPy array."""
     try:
         return of(values).to_host(values)
     except TypeError:
@@ -177,8 +177,12 @@ class Generator:
     """
 
     def __init__(self, seed: int | None = None) -> None:
-        self._lock = threading.RLock()
+        self._make_locks()
         self.seed(seed)
+
+    def _make_locks(self) -> None:
+        self._lock = threading.RLock()
+        self._replay = threading.RLock()  # replays take turns; draws meanwhile need not wait
 
     def seed(self, seed: int | None = None) -> None:
         """Start again from a seed. Raises ValueError for a negative one."""
@@ -209,20 +213,23 @@ class Generator:
     @contextmanager
     def replaying(self) -> Iterator[None]:
         """Draw the same numbers in every such block, and afterwards go on as if it had not been."""
-        with self._lock:
-            before, self._streams = self._streams, {}
+        with self._replay:
+            with self._lock:
+                before = self._sequence, self._streams
+                self._streams = {}
             try:
                 yield
             finally:
-                self._streams = before
+                with self._lock:
+                    self._sequence, self._streams = before
 
     def __getstate__(self) -> dict[str, Any]:
-        """What a copy takes along: all but the lock."""
+        """What a copy takes along: all but the locks."""
         return {"_sequence": self._sequence, "_streams": self._streams}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        self._lock = threading.RLock()
+        self._make_locks()
 
 
 default_generator = Generator()

@@ -273,7 +273,8 @@ class Tensor(_Bound):
             grad: gradient with respect to this tensor, an array of its shape; 1 if left out, which
                 a tensor of one element allows.
 
-        The graph is let go on the way: the values saved for the gradients are freed.
+        The graph is let go on the way: the values saved for the gradients are freed. If a rule
+        fails, the graph is gone too, and gradients may be incomplete.
 
         Raises:
             RuntimeError: if nothing here requires a gradient, or if the graph was let go before.
@@ -289,7 +290,7 @@ class Tensor(_Bound):
         while ready:
             here = ready.pop()
             gradient = gradients.pop(id(here))
-            if isinstance(gradient, np.generic):  # NumPy's 0-d results; rules are promised arrays
+            if isinstance(gradient, np.generic):  # a 0-d result; rules are promised arrays
                 gradient = np.asarray(gradient)
             if isinstance(here, Tensor):
                 _accumulate(here, gradient, id(here) in owned)

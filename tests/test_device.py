@@ -3,6 +3,7 @@
 import copy
 import pickle
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -193,3 +194,33 @@ def test_a_model_with_dropout_can_be_copied(copied):
         minidl.seed(5)  # the first dropout of the copy still draws from the default generator
         outputs.append(m(x).numpy())
     assert np.array_equal(*outputs)
+
+
+def test_a_replay_lets_other_threads_draw():
+    dropout = minidl.Dropout(0.5)
+
+    def in_a_thread(x):
+        with ThreadPoolExecutor(1) as pool:
+            return pool.submit(dropout, x).result(timeout=30)
+
+    assert minidl.gradcheck(in_a_thread, np.ones(4))
+
+
+def test_seeding_inside_a_replay_ends_with_it():
+    generator, twin = minidl.Generator(1), minidl.Generator(1)
+    generator.host.random()
+    twin.host.random()
+    with generator.replaying():
+        generator.seed(2)
+        generator.host.random()
+    assert generator.host.random() == twin.host.random()
+
+
+def test_a_trainer_can_be_copied():
+    trained = model()
+    trainer = minidl.Trainer(trained, minidl.cross_entropy, minidl.Adam(trained.parameters()))
+    twin = copy.deepcopy(trainer)
+    x, y = pictures()
+    trainer.fit(x, y, shuffle=False, verbose=0)
+    twin.fit(x, y, shuffle=False, verbose=0)
+    assert np.array_equal(trainer.predict(x), twin.predict(x))

@@ -519,6 +519,10 @@ op(
     unit(4, 3),
 )
 
+op(products.matmul, "batched, nothing to sum over", products.matmul, normal(2, 3, 0), normal(0, 4))
+op(products.matmul, "batched, no columns", products.matmul, normal(2, 3, 4), normal(4, 0))
+op(products.matmul, "batched, vector right", products.matmul, normal(2, 3, 4), normal(4))
+
 # -- convolution and pooling -------------------------------------------------------------------
 
 CONVOLUTIONS = [

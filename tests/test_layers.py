@@ -1056,13 +1056,15 @@ def test_a_slice_of_a_model_is_a_model_that_shares_its_layers():
     assert features(np.zeros((1, 3), np.float32)).shape == (1, 4)
 
 
-def test_a_plain_tensor_that_requires_a_gradient_is_a_parameter_too():
+def test_parameters_are_told_by_their_class_alone():
     class Scale(Module):
         def __init__(self):
-            self.factor = Tensor(np.ones(3, np.float32), requires_grad=True)
-            self.constant = Tensor(np.ones(3, np.float32))
+            self.factor = Parameter(np.ones(3, np.float32))
+            self.cached = Tensor(np.ones(3, np.float32), requires_grad=True)
 
-    assert [name for name, _ in Scale().named_parameters()] == ["factor"]
+    module = Scale()
+    module.factor.requires_grad = False  # frozen, and still part of the state
+    assert list(module.state_dict()) == ["factor"]
 
 
 def test_pooling_names_itself_and_the_missing_channel_axis():

@@ -491,3 +491,11 @@ def test_moments_follow_a_model_to_another_precision():
         optimizer.step()
     assert weight.dtype == np.float64
     assert all(array.dtype == np.float64 for array in optimizer._moments[0][:2])
+
+
+def test_the_norm_of_large_gradients_does_not_overflow():
+    weights = [parameter(np.ones(1, np.float32)) for _ in range(4)]
+    for weight in weights:
+        weight.grad = np.full(1, 1.5e19, np.float32)
+    assert clip_grad_norm(weights, 1.0) == pytest.approx(3e19)
+    assert [w.grad[0] for w in weights] == pytest.approx([0.5] * 4)

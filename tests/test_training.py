@@ -503,3 +503,25 @@ def test_predictions_that_do_not_agree_are_refused(tmp_path):
         minidl.plot_predictions(images, scores, np.zeros(1), "abc", tmp_path / "p.png")
     with pytest.raises(ValueError, match="3 classes and 2 names"):
         minidl.plot_predictions(images, scores, np.zeros(2), "ab", tmp_path / "p.png")
+
+
+def test_an_explicit_from_logits_is_left_as_it_is():
+    model = small_model("softmax")
+    loss = functools.partial(minidl.cross_entropy, from_logits=True)
+    trainer = minidl.Trainer(model, loss, minidl.SGD(model.parameters()))
+    assert trainer.loss is loss
+
+
+def test_names_of_metrics_are_shown_as_they_are(monkeypatch):
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stdout", terminal)
+    monkeypatch.setenv("TERM", "xterm")
+    x, y = clusters()
+    trainer = small_trainer(metrics={"acc[top1]": minidl.accuracy, "[/x]": minidl.accuracy})
+    trainer.fit(x, y, verbose=1)
+    assert "acc[top1]: " in terminal.getvalue()
+    assert "[/x]: " in terminal.getvalue()
+
+
+def test_accuracy_of_whole_numbers_is_no_whole_number():
+    assert minidl.accuracy(np.array([[1, 0], [0, 1]]), [0, 0]).item() == 0.5

@@ -115,7 +115,7 @@ def im2col(x: Array, window: Window) -> Iterator[tuple[slice, Array]]:
         in scratch memory that the next turn overwrites.
     """
     count, height, width, channels = x.shape
-    if window == Window((1, 1)):  # the pixels are the patches
+    if window == Window((1, 1)) and x.flags.c_contiguous:  # the pixels are the patches
         yield slice(0, count), x.reshape(-1, channels)
         return
     places = window.positions((height, width))

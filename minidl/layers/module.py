@@ -2,7 +2,7 @@
 
 A module is any class with a `forward`. Parameters, buffers and modules are found by looking through
 its attributes, and through lists, tuples and dicts in them, each time they are asked for: nothing
-is registered, and nothing can be forgotten.
+is registered. A tensor is a parameter by its class, `Parameter`, whether it is frozen or not.
 """
 
 from __future__ import annotations
@@ -83,18 +83,18 @@ class Module:
                 inside = [member for _, member in module.members() if isinstance(member, Module)]
                 stack.extend(reversed(inside))
 
-    def named_parameters(self) -> Iterator[tuple[str, Tensor]]:
+    def named_parameters(self) -> Iterator[tuple[str, Parameter]]:
         """All parameters with their dotted names, each once.
 
         Raises RuntimeError if a layer inside has none yet because its input is unknown.
         """
-        return ((name, t) for name, t in self._named_tensors() if not isinstance(t, Buffer))
+        return ((name, t) for name, t in self._named_tensors() if isinstance(t, Parameter))
 
     def named_buffers(self) -> Iterator[tuple[str, Buffer]]:
         """All buffers with their dotted names, each once."""
         return ((name, t) for name, t in self._named_tensors() if isinstance(t, Buffer))
 
-    def parameters(self) -> list[Tensor]:
+    def parameters(self) -> list[Parameter]:
         """All parameters, each once. Raises RuntimeError as `named_parameters`."""
         return [parameter for _, parameter in self.named_parameters()]
 
@@ -326,8 +326,6 @@ def _found(name: str, value: Any) -> Iterator[tuple[str, Tensor | Module]]:
     """The parameters, buffers and modules in one attribute."""
     if isinstance(value, (Parameter, Buffer, Module)):
         yield name, value
-    elif isinstance(value, Tensor) and value.requires_grad and value.is_leaf:
-        yield name, value  # made to be trained, if not as a Parameter
     elif isinstance(value, (list, tuple)):
         for i, item in enumerate(value):
             yield from _found(f"{name}.{i}", item)

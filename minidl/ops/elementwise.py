@@ -62,9 +62,10 @@ def power(a: TensorLike, b: TensorLike) -> Tensor:
 
     def exponent_rule(g: Array) -> Array:
         if isinstance(x, (int, float)):
-            return g * out * (math.log(x) if x > 0 else 0.0)
+            return g * out * math.log(x) if x > 0 else array_module(g).zeros_like(g)
         xp = array_module(g)
-        return g * out * xp.log(xp.where(x > 0, x, 1))
+        positive = x > 0
+        return g * xp.where(positive, out * xp.log(xp.where(positive, x, 1)), 0)
 
     return record(out, (p, base_rule), (q, exponent_rule))
 
@@ -190,8 +191,11 @@ def where(condition: TensorLike, a: TensorLike, b: TensorLike) -> Tensor:
 def clip(x: TensorLike, low: float | None = None, high: float | None = None) -> Tensor:
     """Limit each element to low..high; the gradient passes where it lies within, ends included.
 
-    Raises ValueError if low is above high, or neither is given.
+    Raises ValueError if low is above high, or neither is given; TypeError for bounds that are
+    tensors, which `minimum` and `maximum` take.
     """
+    if isinstance(low, Tensor) or isinstance(high, Tensor):
+        raise TypeError("clip() takes numbers as bounds; use minimum() and maximum() for tensors")
     if low is None and high is None:
         raise ValueError("clip() needs low, high or both")
     if low is not None and high is not None and low > high:

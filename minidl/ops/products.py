@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from minidl import backend
 from minidl.backend import Array, array_module
 from minidl.kernels.summation import sum_rows
@@ -25,24 +27,28 @@ def matmul(a: TensorLike, b: TensorLike) -> Tensor:
             f"{y.shape[-2 if y.ndim > 1 else 0]} rows"
         )
     out = x @ y
-    rows = x[None, :] if x.ndim == 1 else x
-    columns = y[:, None] if y.ndim == 1 else y
+    left_vector, right_vector = x.ndim == 1, y.ndim == 1
+    rows = x[None, :] if left_vector else x
+    columns = y[:, None] if right_vector else y
 
     def matrices(g: Array) -> Array:
         """The gradient with the axes of a vector put back."""
-        if x.ndim == 1:
-            g = array_module(g).expand_dims(g, -1 if y.ndim == 1 else -2)
-        return array_module(g).expand_dims(g, -1) if y.ndim == 1 else g
+        if left_vector:
+            g = array_module(g).expand_dims(g, -1 if right_vector else -2)
+        return array_module(g).expand_dims(g, -1) if right_vector else g
 
     def left(g: Array) -> Array:
         gradient = matrices(g) @ columns.swapaxes(-1, -2)
-        return gradient[..., 0, :] if x.ndim == 1 else gradient
+        return gradient[..., 0, :] if left_vector else gradient
 
     def right(g: Array) -> Array:
-        if y.ndim == 2 and x.ndim > 2:  # one product over the whole batch, nothing to sum after
-            return x.reshape(-1, x.shape[-1]).T @ g.reshape(-1, g.shape[-1])
-        gradient = rows.swapaxes(-1, -2) @ matrices(g)
-        return gradient[..., 0] if y.ndim == 1 else gradient
+        d = matrices(g)
+        if columns.ndim == 2 and rows.ndim > 2:  # one product over the batch, nothing to sum after
+            count = math.prod(rows.shape[:-1])
+            gradient = rows.reshape(count, rows.shape[-1]).T @ d.reshape(count, d.shape[-1])
+        else:
+            gradient = rows.swapaxes(-1, -2) @ d
+        return gradient[..., 0] if right_vector else gradient
 
     return record(out, (p, left), (q, right))
 

@@ -10,6 +10,8 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 
+import numpy as np
+
 from minidl import backend
 from minidl.backend import Array
 from minidl.kernels import optimizer as kernels
@@ -232,7 +234,8 @@ def clip_grad_norm(params: Iterable[Tensor], max_norm: float) -> float:
         raise ValueError(f"max_norm must be positive, got {max_norm}")
     grads = [param.grad for param in _several(params) if param.grad is not None]
     flat = [grad.reshape(-1) for grad in grads]
-    norm = math.sqrt(float(sum(grad @ grad for grad in flat)))  # one number leaves the device
+    # Added up in float64, and on the device: one number leaves it.
+    norm = math.sqrt(float(sum((grad @ grad).astype(np.float64) for grad in flat)))
     scale = max_norm / (norm + 1e-6)
     if scale < 1:
         for grad in grads:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from minidl.losses import class_labels
-from minidl.ops.operands import tensor
+from minidl.ops.operands import floating
 from minidl.tensor import Tensor, TensorLike
 
 
@@ -22,7 +22,7 @@ def accuracy(outputs: TensorLike, labels: Any) -> Tensor:
     Raises:
         ValueError, TypeError: as `cross_entropy`.
     """
-    outputs = tensor(outputs)
+    outputs = floating(outputs)
     scores = outputs.data
     if scores.ndim != 2 or not len(scores):
         raise ValueError(

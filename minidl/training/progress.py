@@ -75,7 +75,7 @@ class Bar(Lines):
             BarColumn(bar_width=None),
             MofNCompleteColumn(),
             TimeRemainingColumn(compact=True),
-            TextColumn("{task.fields[numbers]}"),
+            TextColumn("{task.fields[numbers]}", markup=False),
             transient=True,
             expand=True,
         )
@@ -113,8 +113,11 @@ class Bar(Lines):
         super().finish(epoch, measures, seconds)
 
     def _print(self, line: str) -> None:
-        # Past the bar's own console, which would break the line at the width of the terminal.
-        self._progress.console.print(line, soft_wrap=True, highlight=False)
+        # The console would otherwise break the line at the width of the terminal, and read markup
+        # into the names of metrics.
+        self._progress.console.print(
+            line, soft_wrap=True, highlight=False, markup=False, emoji=False
+        )
 
 
 def progress(verbose: int | str, epochs: int, batches: int) -> Silent:

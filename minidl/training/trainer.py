@@ -66,13 +66,22 @@ class Trainer:
         of_classes = getattr(loss, "func", loss) is cross_entropy  # as it is, or in a partial
         if metrics is None:
             metrics = {"accuracy": accuracy} if of_classes else {}
-        if of_classes and _ends_in_softmax(model):
+        chosen = "from_logits" in getattr(loss, "keywords", {})
+        if of_classes and not chosen and _ends_in_softmax(model):
             loss = partial(loss, from_logits=False)  # type: ignore[call-arg]
         self.loss = loss
         self.metrics = dict(metrics)
         self.history = History()
         self._turn = threading.RLock()
         self.clip_norm = clip_norm
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What a copy takes along: all but the lock."""
+        return {name: value for name, value in vars(self).items() if name != "_turn"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._turn = threading.RLock()
 
     def fit(
         self,
@@ -114,12 +123,12 @@ class Trainer:
             _check(*validation_data, "validation_data")
         if epochs < 1:
             raise ValueError(f"epochs must be at least 1, got {epochs}")
-        history = self.history = History()
         with (
             self._turn,
             progress(verbose, epochs, batch_count(samples, batch_size)) as shown,
             _mode(self.model, training=True),
         ):
+            history = self.history = History()
             for epoch in range(1, epochs + 1):
                 started = time.perf_counter()
                 shown.start(epoch)
