@@ -7,12 +7,10 @@ the images themselves. Columns for the whole batch at once would take 462 MB alo
 
 from __future__ import annotations
 
-import json
 import tracemalloc
-from pathlib import Path
 
 import numpy as np
-from machine import describe
+from machine import save
 from rich.console import Console
 from rich.table import Table
 
@@ -55,10 +53,7 @@ def main() -> None:
     for name, value in measured.items():
         table.add_row(name, f"{value:.1f}")
     Console().print(table)
-    path = Path(__file__).parent / "results" / "convolution_memory.json"
-    path.parent.mkdir(exist_ok=True)
-    result = {"run": describe(), "MB": {name.strip(): value for name, value in measured.items()}}
-    path.write_text(json.dumps(result, indent=2) + "\n")
+    save("convolution_memory", MB={name.strip(): value for name, value in measured.items()})
 
 
 if __name__ == "__main__":

@@ -5,13 +5,11 @@ Each import is a process of its own; the two alternate, so that both meet the sa
 
 from __future__ import annotations
 
-import json
 import statistics
 import subprocess
 import sys
-from pathlib import Path
 
-from machine import describe
+from machine import save
 from rich.console import Console
 from rich.table import Table
 
@@ -39,9 +37,7 @@ def main() -> None:
         result[name] = dict(zip(("least", "median", "most"), spread, strict=True))
         table.add_row(name, *(f"{value:.3f}" for value in spread))
     Console().print(table)
-    path = Path(__file__).parent / "results" / "import_time.json"
-    path.parent.mkdir(exist_ok=True)
-    path.write_text(json.dumps({"run": describe(), "seconds": result}, indent=2) + "\n")
+    save("import_time", seconds=result)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import sys
@@ -11,6 +12,15 @@ from typing import Any
 import numpy as np
 
 import minidl
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def save(name: str, **content: Any) -> None:
+    """Write a result to results/NAME.json, with the run that it came from."""
+    RESULTS.mkdir(exist_ok=True)
+    text = json.dumps({"run": describe(), **content}, indent=2)
+    (RESULTS / f"{name}.json").write_text(f"{text}\n")
 
 
 def describe() -> dict[str, Any]:

@@ -10,7 +10,6 @@ not: pip install torch.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import statistics
 import sys
@@ -19,7 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from machine import describe
+from machine import RESULTS, save
 from matplotlib.figure import Figure
 from models import MODELS, Model, data, in_minidl
 from rich.console import Console
@@ -143,11 +142,8 @@ def main() -> None:
     Console(width=120).print(table)
     medians = [statistics.median(result["ratio"]) for result in results.values()]
     print(f"Geometric mean of the ratios: {statistics.geometric_mean(medians):.2f}")
-    folder = Path(__file__).parent / "results"
-    folder.mkdir(exist_ok=True)
-    run = {**describe(), "pytorch": torch.__version__}
-    (folder / "train.json").write_text(json.dumps({"run": run, "models": results}, indent=2) + "\n")
-    draw(results, folder / "train.png")
+    save("train", pytorch=torch.__version__, models=results)
+    draw(results, RESULTS / "train.png")
 
 
 if __name__ == "__main__":

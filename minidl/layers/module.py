@@ -10,6 +10,7 @@ from __future__ import annotations
 import operator
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, Self
 
 import numpy as np
@@ -160,6 +161,17 @@ class Module:
     def eval(self) -> Self:
         """Switch to evaluation: dropout passes all, batch norm uses its running statistics."""
         return self.train(False)
+
+    @contextmanager
+    def mode(self, training: bool) -> Iterator[None]:
+        """Training or evaluation until the block ends; then each module's own mode again."""
+        modes = [(module, module.training) for module in self.modules()]
+        self.train(training)
+        try:
+            yield
+        finally:
+            for module, before in modes:
+                module.training = before
 
     def to(self, device: str) -> Self:
         """Move all parameters and buffers to "cpu", "gpu" or "auto"; gradients are let go.

@@ -50,14 +50,8 @@ class Sequential(Module):
         if not isinstance(input_shape, (tuple, list)):
             raise TypeError(f"input_shape must be a tuple such as (28, 28, 1), got {input_shape!r}")
         input_shape = tuple(positive(n, "each length of input_shape") for n in input_shape)
-        modes = [(module, module.training) for module in self.modules()]
-        self.eval()  # batch norm must not learn from zeros
-        try:
-            with no_grad():
-                self(np.zeros((1, *input_shape), dtype=DEFAULT_FLOAT))
-        finally:
-            for module, training in modes:
-                module.training = training
+        with self.mode(training=False), no_grad():  # batch norm must not learn from zeros
+            self(np.zeros((1, *input_shape), dtype=DEFAULT_FLOAT))
 
     def members(self) -> Iterator[tuple[str, Tensor | Module]]:
         """The layers by their names."""

@@ -21,15 +21,14 @@ def matmul(a: TensorLike, b: TensorLike) -> Tensor:
     if isinstance(p, Number) or isinstance(q, Number) or not p.ndim or not q.ndim:
         raise ValueError("matmul needs arrays with axes on both sides; numbers are multiplied by *")
     x, y = p.data, q.data
-    if x.shape[-1] != y.shape[-2 if y.ndim > 1 else 0]:
-        raise ValueError(
-            f"matmul: {x.shape} @ {y.shape}: {x.shape[-1]} columns meet "
-            f"{y.shape[-2 if y.ndim > 1 else 0]} rows"
-        )
-    out = x @ y
     left_vector, right_vector = x.ndim == 1, y.ndim == 1
     rows = x[None, :] if left_vector else x
     columns = y[:, None] if right_vector else y
+    if rows.shape[-1] != columns.shape[-2]:
+        raise ValueError(
+            f"matmul: {x.shape} @ {y.shape}: {rows.shape[-1]} columns meet {columns.shape[-2]} rows"
+        )
+    out = x @ y
 
     def matrices(g: Array) -> Array:
         """The gradient with the axes of a vector put back."""

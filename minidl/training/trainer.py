@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, TypeAlias
 
@@ -126,7 +125,7 @@ class Trainer:
         with (
             self._turn,
             progress(verbose, epochs, batch_count(samples, batch_size)) as shown,
-            _mode(self.model, training=True),
+            self.model.mode(training=True),
         ):
             history = self.history = History()
             for epoch in range(1, epochs + 1):
@@ -182,7 +181,7 @@ class Trainer:
         """
         samples = _check(x, y, "evaluate")
         means = _Means()
-        with self._turn, no_grad(), _mode(self.model, training=False):
+        with self._turn, no_grad(), self.model.mode(training=False):
             for index in batch_indices(samples, batch_size):
                 labels = self._batch(y, index, labels=True)
                 outputs = self.model(self._batch(x, index))
@@ -204,7 +203,7 @@ class Trainer:
             ValueError, TypeError: if there is no data, or it does not suit the model.
         """
         samples = _length(x, "predict")
-        with self._turn, no_grad(), _mode(self.model, training=False):
+        with self._turn, no_grad(), self.model.mode(training=False):
             parts = [
                 self.model(self._batch(x, index)).numpy()
                 for index in batch_indices(samples, batch_size)
@@ -246,18 +245,6 @@ class _Means:
     def values(self) -> dict[str, float]:
         """The means so far, as Python numbers."""
         return {name: float(total) / self.samples for name, total in self.sums.items()}
-
-
-@contextmanager
-def _mode(model: Module, *, training: bool) -> Iterator[None]:
-    """Training or evaluation mode until the block ends; then each module's own again."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.train(training)
-    try:
-        yield
-    finally:
-        for module, before in modes:
-            module.training = before
 
 
 def _ends_in_softmax(model: Module) -> bool:
