@@ -6,6 +6,7 @@ Every public name is here; `README.md` shows how they go together.
 from minidl.backend import DeviceError, Generator, find_device, seed
 from minidl.data import FASHION_MNIST_CLASSES, fashion_mnist, load_idx, save_idx
 from minidl.gradcheck import GradientError, gradcheck
+from minidl.kernels.threads import get_num_threads, set_num_threads
 from minidl.layers import (
     AvgPool,
     BatchNorm,
@@ -120,6 +121,7 @@ __all__ = [
     "fashion_mnist",
     "find_device",
     "flatten",
+    "get_num_threads",
     "gradcheck",
     "leaky_relu",
     "load_idx",
@@ -146,6 +148,7 @@ __all__ = [
     "save_idx",
     "save_weights",
     "seed",
+    "set_num_threads",
     "sigmoid",
     "softmax",
     "sqrt",

@@ -2,8 +2,9 @@
 
 An operation computes its value with plain arrays, then calls `record(value, (input, rule), ...)`. A
 rule is a function that turns the gradient with respect to the value into the gradient with respect
-to that input. If no input wants a gradient, nothing is kept. Otherwise the new tensor gets a node
-with the rules, each leading to the node of an input, or to the input itself if the user made it.
+to that input; with `record_jointly`, one rule serves all inputs. If no input wants a gradient,
+nothing is kept. Otherwise the new tensor gets a node with the rules and with edges, each leading to
+the node of an input, or to the input itself if the user made it.
 Nodes hold no values: what a rule needs it keeps itself, and all else is freed. `backward` starts
 from a loss, visits each node once, after everything that used it, and lets go of it in passing.
 
@@ -14,7 +15,7 @@ of `Tensor` that are only declared here.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ContextDecorator
 from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeAlias
 
@@ -23,6 +24,7 @@ from numpy.typing import DTypeLike
 
 from minidl import backend
 from minidl.backend import Array, array_module
+from minidl.kernels.threads import one_blas_thread
 
 Rule: TypeAlias = Callable[[Array], Array]
 Axis: TypeAlias = int | tuple[int, ...] | None
@@ -58,21 +60,26 @@ class no_grad(ContextDecorator):  # noqa: N801  the name that PyTorch's users kn
 
 
 class Edge(NamedTuple):
-    """The way back from an operation to one of its inputs."""
+    """The way back from an operation to one of its inputs that wants a gradient."""
 
     target: Node | Tensor  # the operation that made the input, or the input if no operation did
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
-    rule: Rule
 
 
 class Node:
-    """What one operation leaves in the graph; its edges are None once `backward` let them go."""
+    """What one operation leaves in the graph.
 
-    __slots__ = ("__weakref__", "edges")
+    Attributes:
+        edges: where gradients go; None once `backward` has let them go.
+        rule: turns the gradient of the operation's value into one for each edge, in their order.
+    """
 
-    def __init__(self, edges: list[Edge]) -> None:
+    __slots__ = ("__weakref__", "edges", "rule")
+
+    def __init__(self, edges: list[Edge], rule: Callable[[Array], Iterable[Array]]) -> None:
         self.edges: list[Edge] | None = edges
+        self.rule: Callable[[Array], Iterable[Array]] | None = rule
 
 
 if TYPE_CHECKING:
@@ -282,36 +289,8 @@ class Tensor(_Bound):
             TypeError: if `grad` is itself to be differentiated.
         """
         seed = self._seed(grad)
-        root = self._node or self
-        uses = _count_uses(root)
-        gradients: dict[int, Any] = {id(root): seed}
-        owned: set[int] = set()  # gradients no one else holds, which may be added to in place
-        ready: list[Node | Tensor] = [root]
-        while ready:
-            here = ready.pop()
-            gradient = gradients.pop(id(here))
-            if isinstance(gradient, np.generic):  # a 0-d result; rules are promised arrays
-                gradient = np.asarray(gradient)
-            if isinstance(here, Tensor):
-                _accumulate(here, gradient, id(here) in owned)
-                continue
-            edges, here.edges = here.edges, None
-            for target, shape, dtype, rule in edges or ():
-                key = id(target)
-                passed = _fit(rule(gradient), shape, dtype)
-                fresh = passed is not gradient and getattr(passed, "base", None) is None
-                if key not in gradients:
-                    gradients[key] = passed
-                    if fresh:
-                        owned.add(key)
-                elif key in owned:
-                    gradients[key] += passed
-                else:
-                    gradients[key] = gradients[key] + passed
-                    owned.add(key)
-                uses[key] -= 1
-                if not uses[key]:
-                    ready.append(target)
+        with one_blas_thread():  # here once, instead of in each rule
+            _walk(self._node or self, seed)
 
     def _seed(self, grad: Any) -> Array:
         """The gradient that `backward` starts with, checked."""
@@ -355,20 +334,51 @@ def record(value: Array, *edges: tuple[Tensor, Rule]) -> Tensor:
             not undo broadcasting. It must not change the array it is given, and it returns that
             array, a view, or a new array: nothing that something else still holds.
     """
+    if not _mode.recording:
+        return _result(value, [], None)
+    wanted = [edge for edge in edges if edge[0].requires_grad]
+    rules = [rule for _, rule in wanted]  # without the inputs, whose arrays may then be freed
+    return _result(value, [source for source, _ in wanted], lambda g: (rule(g) for rule in rules))
+
+
+def record_jointly(
+    value: Array,
+    inputs: Sequence[Tensor],
+    rule: Callable[[Array, tuple[bool, ...]], Sequence[Array | None]],
+) -> Tensor:
+    """Make the tensor that an operation returns, where one rule knows the gradients of all inputs.
+
+    Args:
+        value: as for `record`.
+        inputs: what can have a gradient.
+        rule: a function from the gradient with respect to `value`, and a boolean for each input
+            that says whether its gradient is wanted, to a gradient for each input. Those that are
+            not wanted are not looked at. What holds for a rule of `record` holds here.
+    """
+    wanted = tuple(source.requires_grad for source in inputs)
+    sources = [source for source, asked in zip(inputs, wanted, strict=True) if asked]
+    return _result(
+        value,
+        sources if _mode.recording else [],
+        lambda g: [r for r, asked in zip(rule(g, wanted), wanted, strict=True) if asked],
+    )
+
+
+def wants_gradient(*inputs: Tensor) -> bool:
+    """Whether `record` will keep anything for the gradient of an operation with these inputs."""
+    return _mode.recording and any(source.requires_grad for source in inputs)
+
+
+def _result(value: Array, sources: list[Tensor], rule: Any) -> Tensor:
+    """The tensor of an operation's value, with a node if there is a source of gradients."""
     out = Tensor.__new__(Tensor)
     out.data = value if type(value) is np.ndarray else _as_array(value)
     out.grad = None
-    out.requires_grad = False
+    out.requires_grad = bool(sources)
     out._node = None
-    if _mode.recording:
-        wanted = [
-            Edge(source._node or source, source.data.shape, source.data.dtype, rule)
-            for source, rule in edges
-            if source.requires_grad
-        ]
-        if wanted:
-            out._node = Node(wanted)
-            out.requires_grad = True
+    if sources:
+        edges = [Edge(s._node or s, s.data.shape, s.data.dtype) for s in sources]
+        out._node = Node(edges, rule)
     return out
 
 
@@ -398,6 +408,42 @@ def _as_array(value: Any, beside: Array | None = None) -> Array:
     return array
 
 
+def _walk(root: Node | Tensor, seed: Array) -> None:
+    """Pass the gradient of a root on, to each node and tensor below it once it is complete."""
+    uses = _count_uses(root)
+    gradients: dict[int, Any] = {id(root): seed}
+    owned: set[int] = set()  # gradients no one else holds, which may be added to in place
+    ready: list[Node | Tensor] = [root]
+    while ready:
+        here = ready.pop()
+        gradient = gradients.pop(id(here))
+        if isinstance(gradient, np.generic):  # a 0-d result; rules are promised arrays
+            gradient = np.asarray(gradient)
+        if isinstance(here, Tensor):
+            _accumulate(here, gradient, id(here) in owned)
+            continue
+        edges, rule = here.edges, here.rule
+        here.edges = here.rule = None
+        if edges is None or rule is None:
+            continue
+        for (target, shape, dtype), returned in zip(edges, rule(gradient), strict=True):
+            key = id(target)
+            passed = _fit(returned, shape, dtype)
+            fresh = passed is not gradient and getattr(passed, "base", None) is None
+            if key not in gradients:
+                gradients[key] = passed
+                if fresh:
+                    owned.add(key)
+            elif key in owned:
+                gradients[key] += passed
+            else:
+                gradients[key] = gradients[key] + passed
+                owned.add(key)
+            uses[key] -= 1
+            if not uses[key]:
+                ready.append(target)
+
+
 def _count_uses(root: Node | Tensor) -> dict[int, int]:
     """How many edges lead to each node and tensor below the root.
 
@@ -414,7 +460,7 @@ def _count_uses(root: Node | Tensor) -> dict[int, int]:
                 "this graph was let go by an earlier backward(); compute the loss again, or add up "
                 "several losses before one backward()"
             )
-        for target, *_ in here.edges:
+        for target, _, _ in here.edges:
             key = id(target)
             if key not in uses:
                 uses[key] = 0

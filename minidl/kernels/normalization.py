@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 from minidl.backend import Array, array_module
-from minidl.kernels.summation import sum_rows
+from minidl.kernels.products import sum_rows
 
 
 def moments(rows: Array) -> tuple[Array, Array]:

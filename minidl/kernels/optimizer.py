@@ -1,64 +1,93 @@
-"""One step of each optimizer on one array of parameters, written in place.
+"""One step of each optimizer over all parameters, written in place.
 
-A step is a dozen passes over arrays. Taken over a few thousand elements at a time, all passes but
-the first find their operands in the cache. Every formula is the one that PyTorch documents, in its
-order of operations, so that results agree to rounding.
+A step is a dozen passes over arrays, and a network has many small ones. So parameters are treated
+as if they lay end to end, and cut into blocks: small enough that all passes but the first find
+their operands in the cache, and large enough that each call is worth its price. What an optimizer
+remembers does lie end to end, in one array. Every formula is the one that PyTorch documents.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from itertools import accumulate
+from typing import NamedTuple, TypeAlias
 
 from minidl.backend import CPU, Array, array_module, of
 from minidl.kernels import scratch
+from minidl.kernels.threads import cut, share
 
-# Elements a turn: four arrays and a scratch array of this many floats fit a core's second cache.
-BLOCK = 1 << 14
+# Elements of a block at most; more than half as many are cut in two, for two threads.
+BLOCK = 1 << 17
 
 
-def sgd(parameter: Array, gradient: Array, *, lr: float, weight_decay: float) -> None:
+class Segment(NamedTuple):
+    """The part of a parameter that lies in a block."""
+
+    number: int  # of the parameter
+    here: slice  # in the parameter
+    there: slice  # in the block
+
+
+class Block(NamedTuple):
+    """A part of all parameters, laid end to end."""
+
+    extent: slice
+    segments: list[Segment]
+
+
+# From the gradient of a block, where it lies and memory of its size, to what is to be subtracted.
+Rule: TypeAlias = Callable[[Array, slice, Array], None]
+
+
+def sgd(
+    parameters: Sequence[Array], gradients: Sequence[Array], *, lr: float, weight_decay: float
+) -> None:
     """Plain gradient descent: parameter -= lr * (gradient + weight_decay * parameter)."""
-    for p, g, step in _blocks(parameter, gradient):
-        _decayed(g, p, weight_decay, step)
-        step *= lr
-        p -= step
+    xp = array_module(parameters[0])
+
+    def rule(g: Array, _: slice, step: Array) -> None:
+        xp.multiply(g, lr, out=step)
+
+    _descend(parameters, gradients, rule, penalty=weight_decay)
 
 
 def momentum_sgd(
-    parameter: Array,
-    gradient: Array,
+    parameters: Sequence[Array],
+    gradients: Sequence[Array],
     velocity: Array,
     *,
     lr: float,
     weight_decay: float,
     momentum: float,
     nesterov: bool,
-    first: bool,
 ) -> None:
-    """Gradient descent with momentum; all arrays have one shape.
+    """Gradient descent with momentum.
 
-    With g = gradient + weight_decay * parameter: velocity = momentum * velocity + g (just g at the
-    `first` step), then parameter -= lr * velocity, or lr * (g + momentum * velocity) for Nesterov.
+    With g = gradient + weight_decay * parameter: velocity = momentum * velocity + g, then
+    parameter -= lr * velocity, or lr * (g + momentum * velocity) for Nesterov. `velocity` is an
+    array as long as all parameters together, zeros before the first step.
     """
-    for p, g, v, step in _blocks(parameter, gradient, velocity):
-        _decayed(g, p, weight_decay, step)
-        if first:
-            v[...] = step
-        else:
-            v *= momentum
-            v += step
+    xp = array_module(velocity)
+
+    def rule(g: Array, extent: slice, step: Array) -> None:
+        v = velocity[extent]
+        v *= momentum
+        v += g
         if nesterov:
-            step += momentum * v
+            xp.multiply(v, momentum, out=step)
+            step += g
+            step *= lr
         else:
-            step[...] = v
-        step *= lr
-        p -= step
+            xp.multiply(v, lr, out=step)
+
+    _descend(parameters, gradients, rule, penalty=weight_decay, like=velocity)
 
 
 def adam(
-    parameter: Array,
-    gradient: Array,
+    parameters: Sequence[Array],
+    gradients: Sequence[Array],
     mean: Array,
     square: Array,
     *,
@@ -68,53 +97,114 @@ def adam(
     weight_decay: float,
     step_number: int,
 ) -> None:
-    """Adam [1] with decoupled weight decay [2] (none if 0); all arrays have one shape.
+    """Adam [1] with decoupled weight decay [2] (none if 0).
 
-    parameter *= 1 - lr * weight_decay; mean += (1 - b1) * (gradient - mean);
-    square = b2 * square + (1 - b2) * gradient**2;
-    parameter -= lr / (1 - b1**t) * mean / (sqrt(square) / sqrt(1 - b2**t) + eps).
+    parameter *= 1 - lr * weight_decay, and with running sums m = b1 * m + g, s = b2 * s + g**2:
+    parameter -= lr * m * c1 / (sqrt(s * c2) + eps), where c1 = (1 - b1) / (1 - b1**t) and
+    c2 = (1 - b2) / (1 - b2**t) make means of the sums. That is the published formula with its
+    constants drawn together, in ten passes instead of thirteen.
+
+    Args:
+        parameters: arrays of any shapes.
+        gradients: of the same shapes.
+        mean: the running sum m, an array as long as all parameters together.
+        square: the running sum s, likewise.
+        lr: learning rate.
+        betas: b1 and b2.
+        eps: added to the root.
+        weight_decay: see above.
+        step_number: t, 1 at the first step.
 
     [1] D. Kingma, J. Ba: Adam: a method for stochastic optimization, 2015, algorithm 1.
     [2] I. Loshchilov, F. Hutter: Decoupled weight decay regularization, 2019, algorithm 2.
     """
+    xp = array_module(mean)
     beta1, beta2 = betas
-    step_size = lr / (1 - beta1**step_number)
-    root_correction = 1 / math.sqrt(1 - beta2**step_number)
-    xp = array_module(parameter)
-    for p, g, m, s, step in _blocks(parameter, gradient, mean, square):
-        if weight_decay:
-            p *= 1 - lr * weight_decay
-        xp.subtract(g, m, out=step)
-        step *= 1 - beta1
-        m += step
+    root = math.sqrt((1 - beta2) / (1 - beta2**step_number))
+    size = lr * (1 - beta1) / (1 - beta1**step_number) / root
+
+    def rule(g: Array, extent: slice, step: Array) -> None:
+        m, s = mean[extent], square[extent]
+        m *= beta1
+        m += g
         xp.multiply(g, g, out=step)
-        step *= 1 - beta2
         s *= beta2
         s += step
         xp.sqrt(s, out=step)
-        step *= root_correction
-        step += eps
+        step += eps / root
         xp.divide(m, step, out=step)
-        step *= step_size
-        p -= step
+        step *= size
+
+    _descend(parameters, gradients, rule, shrink=lr * weight_decay, like=mean)
 
 
-def _blocks(*arrays: Array) -> Iterator[tuple[Array, ...]]:
-    """Flat views of the same few thousand elements of each array, and scratch of that size."""
-    backend = of(arrays[0])
-    flat = [array.reshape(-1) for array in arrays]
-    count = flat[0].size
-    block = BLOCK if backend is CPU else max(count, 1)  # a GPU wants few, large calls
-    with scratch.borrow(backend, (min(block, count),), arrays[0].dtype) as spare:
-        for start in range(0, count, block):
-            views = [array[start : start + block] for array in flat]
-            yield *views, spare[: views[0].size]
+def _descend(
+    parameters: Sequence[Array],
+    gradients: Sequence[Array],
+    rule: Rule,
+    *,
+    penalty: float = 0.0,
+    shrink: float = 0.0,
+    like: Array | None = None,
+) -> None:
+    """Subtract from all parameters what a rule makes of their gradients.
+
+    Args:
+        parameters: C-contiguous arrays.
+        gradients: of the same shapes.
+        rule: what computes the step of a block.
+        penalty: what the parameter is multiplied with and added to its gradient.
+        shrink: the share of the parameter that is taken away besides.
+        like: an array of the dtype to compute in, if not that of the first parameter.
+    """
+    like = parameters[0] if like is None else like
+    xp = array_module(like)
+    values = [array.reshape(-1) for array in parameters]
+    slopes = [array.reshape(-1) for array in gradients]
+
+    def work(block: Block) -> None:
+        shape = (block.extent.stop - block.extent.start,)
+        alone = len(block.segments) == 1 and not penalty
+        with (
+            scratch.borrow(of(like), shape, like.dtype) as step,
+            scratch.borrow(of(like), (0,) if alone else shape, like.dtype) as gathered,
+        ):
+            if alone:
+                number, here, _ = block.segments[0]
+                gathered = slopes[number][here]
+            else:
+                for number, here, there in block.segments:
+                    if penalty:
+                        xp.multiply(values[number][here], penalty, out=gathered[there])
+                        gathered[there] += slopes[number][here]
+                    else:
+                        gathered[there] = slopes[number][here]
+            rule(gathered, block.extent, step)
+            for number, here, there in block.segments:
+                value = values[number][here]
+                if shrink:
+                    value *= 1 - shrink
+                value -= step[there]
+
+    share(work, _blocks(tuple(array.size for array in values), of(like) is CPU))
 
 
-def _decayed(gradient: Array, parameter: Array, weight_decay: float, out: Array) -> None:
-    """Write gradient + weight_decay * parameter to `out`."""
-    if weight_decay:
-        array_module(out).multiply(parameter, weight_decay, out=out)
-        out += gradient
-    else:
-        out[...] = gradient
+@lru_cache(maxsize=64)
+def _blocks(sizes: tuple[int, ...], limited: bool) -> list[Block]:
+    """Cut arrays of these sizes, laid end to end, into blocks; into one if not limited."""
+    ends = list(accumulate(sizes))
+    starts = [end - size for end, size in zip(ends, sizes, strict=True)]
+    count = 2 if limited and ends[-1] > BLOCK // 2 else 1
+    while limited and ends[-1] > count * BLOCK:
+        count *= 2
+    blocks = []
+    for extent in cut(ends[-1], count):
+        segments = []
+        for number, (start, end) in enumerate(zip(starts, ends, strict=True)):
+            first, last = max(start, extent.start), min(end, extent.stop)
+            if first < last:
+                here = slice(first - start, last - start)
+                there = slice(first - extent.start, last - extent.start)
+                segments.append(Segment(number, here, there))
+        blocks.append(Block(extent, segments))
+    return blocks

@@ -86,6 +86,31 @@ def average_pool_gradient(d: Array, window: Window, image: tuple[int, int]) -> A
     return _crop(gradient, window, shape)
 
 
+def choose_largest(values: Array, out: Array, winners: Array | None) -> None:
+    """The largest of several arrays, element by element, and which of them has it first.
+
+    Args:
+        values: (T, ...), at least two arrays.
+        out: (...), to write the largest to.
+        winners: bytes (...), to write numbers from 0 to T - 1 to; None if nobody asks.
+    """
+    xp = array_module(values)
+    if winners is not None:
+        winners[...] = values[1] > values[0]
+    xp.maximum(values[0], values[1], out=out)
+    for number in range(2, len(values)):
+        if winners is not None:
+            raise_winners(winners, values[number] > out, number)
+        xp.maximum(out, values[number], out=out)
+
+
+def raise_winners(winners: Array, where: Array, number: int) -> None:
+    """Set bytes to a number, no smaller than any of them, where a boolean array is true."""
+    numbers = where.view(winners.dtype)
+    numbers *= winners.dtype.type(number)
+    array_module(winners).maximum(winners, numbers, out=winners)
+
+
 def _taps(padded: Array, window: Window, shape: tuple[int, ...]) -> Iterator[Array]:
     """A view (N, OH, OW, C) for each tap of the window, row by row."""
     places = window.positions((shape[1], shape[2]))

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from bisect import insort
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -19,7 +18,7 @@ from minidl.backend import CPU, Array, Backend
 
 # A larger buffer goes back to the operating system instead of being kept.
 LARGEST_KEPT = 64 << 20
-MOST_KEPT = 4
+MOST_KEPT = 6
 
 
 class _Shelf(threading.local):
@@ -32,22 +31,28 @@ class _Shelf(threading.local):
 _shelf = _Shelf()
 
 
-@contextmanager
-def borrow(backend: Backend, shape: tuple[int, ...], dtype: DTypeLike) -> Iterator[Array]:
+class borrow:  # noqa: N801  it reads as what it does
     """Lend an uninitialised C-contiguous array of this shape until the block ends."""
-    if backend is not CPU:  # CuPy keeps a memory pool of its own
-        yield backend.xp.empty(shape, dtype=dtype)
-        return
-    size = math.prod(shape) * np.dtype(dtype).itemsize
-    fitting = [buffer for buffer in _shelf.buffers if buffer.size >= size]
-    if fitting:
-        buffer = min(fitting, key=len)
-        _shelf.buffers = [kept for kept in _shelf.buffers if kept is not buffer]
-    else:
-        buffer = np.empty(size, dtype=np.uint8)
-    try:
-        yield buffer[:size].view(dtype).reshape(shape)
-    finally:
-        if buffer.size <= LARGEST_KEPT:
-            kept = sorted([*_shelf.buffers, buffer], key=len)
-            _shelf.buffers = kept[-MOST_KEPT:]
+
+    __slots__ = ("_backend", "_buffer", "_dtype", "_shape")
+
+    def __init__(self, backend: Backend, shape: tuple[int, ...], dtype: DTypeLike) -> None:
+        self._backend, self._shape, self._dtype = backend, shape, np.dtype(dtype)
+
+    def __enter__(self) -> Array:
+        if self._backend is not CPU:  # CuPy keeps a memory pool of its own
+            return self._backend.xp.empty(self._shape, dtype=self._dtype)
+        size = math.prod(self._shape) * self._dtype.itemsize
+        kept = _shelf.buffers
+        for place, buffer in enumerate(kept):  # the smallest first
+            if buffer.size >= size:
+                self._buffer = kept.pop(place)
+                break
+        else:
+            self._buffer = np.empty(size, dtype=np.uint8)
+        return self._buffer[:size].view(self._dtype).reshape(self._shape)
+
+    def __exit__(self, *_: object) -> None:
+        if self._backend is CPU and self._buffer.size <= LARGEST_KEPT:
+            insort(_shelf.buffers, self._buffer, key=len)
+            del _shelf.buffers[:-MOST_KEPT]

@@ -31,6 +31,11 @@ class Window(NamedTuple):
         """Pixels from the first tap of the window to its last, along height and width."""
         return (self.size[0] - 1) * self.dilation[0], (self.size[1] - 1) * self.dilation[1]
 
+    @property
+    def padded(self) -> bool:
+        """Whether there is any padding."""
+        return self.padding != ((0, 0), (0, 0))
+
     def positions(self, image: Pair) -> Pair:
         """How many places the window takes on an image, (OH, OW); below one if it does not fit."""
         (top, bottom), (left, right) = self.padding
@@ -45,21 +50,52 @@ class Window(NamedTuple):
         right = left + self.strides[1] * (places[1] - 1) + 1
         return padded[:, top : bottom : self.strides[0], left : right : self.strides[1]]
 
-    def patches(self, padded: Array, places: Pair) -> Array:
-        """What the window sees from every place: a view (N, OH, OW, KH, KW, C), nothing copied."""
+    def patches(self, padded: Array, places: Pair, pool: Pair = (1, 1)) -> Array:
+        """What the window sees from every place: a view (*pool, N, OH, OW, KH, KW, C).
+
+        Args:
+            padded: the batch with its padding.
+            places: (OH, OW), how many groups of places to visit.
+            pool: rows and columns of places that make a group.
+        """
         batch, height, width, channel = padded.strides
+        down, right = height * self.strides[0], width * self.strides[1]
         return array_module(padded).lib.stride_tricks.as_strided(
             padded,
-            shape=(len(padded), *places, *self.size, padded.shape[3]),
+            shape=(*pool, len(padded), *places, *self.size, padded.shape[3]),
             strides=(
+                down,
+                right,
                 batch,
-                height * self.strides[0],
-                width * self.strides[1],
+                down * pool[0],
+                right * pool[1],
                 height * self.dilation[0],
                 width * self.dilation[1],
                 channel,
             ),
         )
+
+    def covering(self, pool: Pair) -> Window:
+        """The window that sees, from each of its places, what a group of places sees.
+
+        Without dilation only.
+        """
+        (height, width), (down, right) = self.size, self.strides
+        size = height + (pool[0] - 1) * down, width + (pool[1] - 1) * right
+        return Window(size, (down * pool[0], right * pool[1]), self.padding)
+
+    def mirrored(self) -> Window | None:
+        """The window from every pixel to the places that see it; None where there is no such one.
+
+        A convolution with it and with turned filters is the gradient with respect to the images.
+        """
+        padding = [
+            (extent - before, extent - after)
+            for extent, (before, after) in zip(self.extent, self.padding, strict=True)
+        ]
+        if self.strides != (1, 1) or min(min(sides) for sides in padding) < 0:
+            return None
+        return self._replace(padding=(padding[0], padding[1]))
 
 
 def pair(value: int | Sequence[int], name: str, least: int = 1) -> Pair:

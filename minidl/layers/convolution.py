@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TypeGuard
+
 from minidl.init import Initializer, initializer
-from minidl.kernels.window import Padding, Pair, check_padding, pair
+from minidl.kernels.window import Padding, Pair, check_padding, pair, place_window
 from minidl.layers.activation import Function, activation_function
-from minidl.layers.module import Layer, Parameter, new_parameter, positive
+from minidl.layers.module import Layer, Module, Parameter, new_parameter, positive
+from minidl.layers.pooling import MaxPool
 from minidl.ops import images
+from minidl.ops.elementwise import relu
 from minidl.ops.operands import check_images
 from minidl.tensor import Tensor
 
@@ -69,11 +73,41 @@ class Conv2D(Layer):
         if self.use_bias:
             self.bias = new_parameter(self.bias_initializer, (self.filters,), *fans, like=x)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """The output (N, OH, OW, filters)."""
+    def forward(self, x: Tensor, pool_size: Pair = (1, 1)) -> Tensor:
+        """The output (N, OH, OW, filters), after a max pooling of this size if there is one."""
         check_images(x)
         channels = self.weight.shape[2]
         if x.shape[3] != channels:
             raise ValueError(f"expects images (N, H, W, {channels}), got {x.shape}")
-        out = images.conv2d(x, self.weight, self.bias, self.strides, self.padding, self.dilation)
-        return self.activation(out) if self.activation else out
+        rectified = self.activation is relu  # done on the way
+        out = images.conv2d(
+            x,
+            self.weight,
+            self.bias,
+            self.strides,
+            self.padding,
+            self.dilation,
+            relu=rectified,
+            pool_size=pool_size,
+        )
+        return self.activation(out) if self.activation and not rectified else out
+
+    def can_pool(self, following: Module) -> TypeGuard[MaxPool]:
+        """Whether a layer is a max pooling that `pooled` can compute together with this one."""
+        return (
+            type(self) is Conv2D
+            and type(following) is MaxPool
+            and self.built
+            and self.activation in (None, relu)
+            and following.strides == following.pool_size
+            and following.padding in ("valid", ((0, 0), (0, 0)))
+        )
+
+    def pooled(self, x: Tensor, pool: MaxPool) -> Tensor:
+        """What a max pooling makes of the output, computed in one go."""
+        out = self(x, pool.pool_size)
+        image = x.shape[1], x.shape[2]
+        window = place_window(image, self.kernel_size, self.strides, self.padding, self.dilation)
+        pool.output_shape = self.output_shape
+        self.output_shape = (None, *window.positions(image), self.filters)
+        return out

@@ -6,6 +6,7 @@ from minidl.init import Initializer, initializer
 from minidl.layers.activation import Function, activation_function
 from minidl.layers.module import Layer, Parameter, new_parameter, positive
 from minidl.ops import products
+from minidl.ops.elementwise import relu
 from minidl.tensor import Tensor
 
 
@@ -58,5 +59,7 @@ class Dense(Layer):
         inputs = len(self.weight)
         if x.ndim < 1 or x.shape[-1] != inputs:
             raise ValueError(f"expects input (..., {inputs}), got {x.shape}")
+        if self.activation is relu:  # done on the way
+            return products.dense(x, self.weight, self.bias, relu=True)
         out = products.dense(x, self.weight, self.bias)
         return self.activation(out) if self.activation else out

@@ -255,15 +255,15 @@ class Layer(Module):
     def build(self, x: Tensor) -> None:
         """Make the parameters for inputs like x, with `new_parameter`. Nothing by default."""
 
-    def __call__(self, x: TensorLike) -> Tensor:
-        """The output for a batch, made of a tensor or an array."""
+    def __call__(self, x: TensorLike, *args: Any) -> Tensor:
+        """The output for a batch, made of a tensor or an array; `args` go to `forward`."""
         x = tensor(x)
         try:
             self._check_dtype(x)
             if not self.built:
                 self.build(x)
                 self.built = True
-            out: Tensor = self.forward(x)
+            out: Tensor = self.forward(x, *args)
         except (ValueError, TypeError, DeviceError) as error:
             if type(error) not in (ValueError, TypeError, DeviceError):
                 raise  # a subclass may not be made from a message alone
@@ -272,7 +272,7 @@ class Layer(Module):
         return out
 
     def _check_dtype(self, x: Tensor) -> None:
-        own = next((t.dtype for _, t in self.members() if isinstance(t, Parameter)), None)
+        own = next((t.dtype for t in vars(self).values() if isinstance(t, Parameter)), None)
         if x.dtype.kind != "f" or (own is not None and own != x.dtype):
             raise TypeError(
                 f"expects {own or 'float32 or float64'} input, got {x.dtype}; convert it with "

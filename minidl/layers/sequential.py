@@ -7,6 +7,7 @@ from typing import overload
 
 import numpy as np
 
+from minidl.layers.convolution import Conv2D
 from minidl.layers.module import Module, positive, snake_case
 from minidl.ops.operands import tensor
 from minidl.tensor import DEFAULT_FLOAT, Tensor, TensorLike, no_grad
@@ -14,6 +15,9 @@ from minidl.tensor import DEFAULT_FLOAT, Tensor, TensorLike, no_grad
 
 class Sequential(Module):
     """A model that passes its input through a list of layers.
+
+    A convolution and the max pooling after it are computed in one go where they can be; the result
+    is the same, in less time and memory.
 
     Args:
         layers: modules with one input and one output. Those without a name get one: "dense" for
@@ -74,8 +78,15 @@ class Sequential(Module):
     def forward(self, x: TensorLike) -> Tensor:
         """The output of the last layer for a batch, a tensor or an array."""
         out = tensor(x)
-        for layer in self.layers:
-            out = layer(out)
+        position = 0
+        while position < len(self.layers):
+            layer, *following = self.layers[position : position + 2]
+            if isinstance(layer, Conv2D) and following and layer.can_pool(following[0]):
+                out = layer.pooled(out, following[0])
+                position += 2
+            else:
+                out = layer(out)
+                position += 1
         return out
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from minidl import backend
 from minidl.backend import Array
 from minidl.kernels import normalization as kernels
-from minidl.kernels.summation import sum_rows
+from minidl.kernels.products import sum_rows
 from minidl.tensor import Tensor, record
 
 

@@ -6,9 +6,10 @@ import math
 
 from minidl import backend
 from minidl.backend import Array, array_module
-from minidl.kernels.summation import sum_rows
+from minidl.kernels import products
+from minidl.kernels.threads import one_blas_thread
 from minidl.ops.operands import Number, operands
-from minidl.tensor import Tensor, TensorLike, record
+from minidl.tensor import Tensor, TensorLike, record, record_jointly
 
 
 def matmul(a: TensorLike, b: TensorLike) -> Tensor:
@@ -28,7 +29,7 @@ def matmul(a: TensorLike, b: TensorLike) -> Tensor:
         raise ValueError(
             f"matmul: {x.shape} @ {y.shape}: {rows.shape[-1]} columns meet {columns.shape[-2]} rows"
         )
-    out = x @ y
+    out = _multiply(x, y)
 
     def matrices(g: Array) -> Array:
         """The gradient with the axes of a vector put back."""
@@ -37,38 +38,52 @@ def matmul(a: TensorLike, b: TensorLike) -> Tensor:
         return array_module(g).expand_dims(g, -1) if right_vector else g
 
     def left(g: Array) -> Array:
-        gradient = matrices(g) @ columns.swapaxes(-1, -2)
+        gradient = _multiply(matrices(g), columns.swapaxes(-1, -2))
         return gradient[..., 0, :] if left_vector else gradient
 
     def right(g: Array) -> Array:
         d = matrices(g)
         if columns.ndim == 2 and rows.ndim > 2:  # one product over the batch, nothing to sum after
             count = math.prod(rows.shape[:-1])
-            gradient = rows.reshape(count, rows.shape[-1]).T @ d.reshape(count, d.shape[-1])
+            gradient = _multiply(
+                rows.reshape(count, rows.shape[-1]).T, d.reshape(count, d.shape[-1])
+            )
         else:
-            gradient = rows.swapaxes(-1, -2) @ d
+            gradient = _multiply(rows.swapaxes(-1, -2), d)
         return gradient[..., 0] if right_vector else gradient
 
     return record(out, (p, left), (q, right))
 
 
-def dense(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """x @ weight + bias on the last axis: (..., in), (in, out), (out,) to (..., out)."""
+def _multiply(a: Array, b: Array) -> Array:
+    """a @ b for any number of axes."""
+    if a.ndim == b.ndim == 2 and a.dtype.kind == b.dtype.kind == "f":
+        return products.multiply(a, b)
+    with one_blas_thread():
+        return a @ b
+
+
+def dense(x: Tensor, weight: Tensor, bias: Tensor | None = None, *, relu: bool = False) -> Tensor:
+    """x @ weight + bias on the last axis, and with `relu` the maximum of that and 0.
+
+    (..., in), (in, out) and (out,) to (..., out).
+    """
     inputs, matrix = x.data, weight.data
     backend.shared_by(inputs, matrix, *([] if bias is None else [bias.data]))
     shape = inputs.shape
     rows = inputs.reshape(-1, matrix.shape[0])
-    out = rows @ matrix
-    if bias is not None:
-        out += bias.data
+    out = products.multiply(rows, matrix, None if bias is None else bias.data, relu)
 
-    def flat(g: Array) -> Array:
-        return g.reshape(-1, matrix.shape[1])
+    def rule(g: Array, wanted: tuple[bool, ...]) -> tuple[Array | None, ...]:
+        d = g.reshape(out.shape)
+        if relu:
+            d = d * (out > 0)
+        of_x, of_weight, *of_bias = wanted
+        return (
+            products.multiply(d, matrix.T).reshape(shape) if of_x else None,
+            products.multiply(rows.T, d) if of_weight else None,
+            *(products.sum_rows(d) for _ in of_bias),
+        )
 
-    edges = [
-        (x, lambda g: (flat(g) @ matrix.T).reshape(shape)),
-        (weight, lambda g: rows.T @ flat(g)),
-    ]
-    if bias is not None:
-        edges.append((bias, lambda g: sum_rows(flat(g))))
-    return record(out.reshape(*shape[:-1], matrix.shape[1]), *edges)
+    sources = [x, weight] if bias is None else [x, weight, bias]
+    return record_jointly(out.reshape(*shape[:-1], matrix.shape[1]), sources, rule)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from minidl import backend
-from minidl.backend import Generator
+from minidl.backend import Array, Generator
 from minidl.kernels.dropout import dropout_mask
 from minidl.tensor import Tensor, record
 
@@ -20,6 +20,10 @@ def dropout(x: Tensor, rate: float, generator: Generator) -> Tensor:
         2014; scaled in training, so that nothing changes at prediction.
     """
     kept, scale = dropout_mask(x.shape, rate, backend.of(x.data), generator)
-    out = x.data * kept
-    out *= scale
-    return record(out, (x, lambda g: g * kept * scale))
+
+    def thinned(values: Array) -> Array:
+        result = values * kept
+        result *= scale
+        return result
+
+    return record(thinned(x.data), (x, thinned))

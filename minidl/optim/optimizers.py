@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 
@@ -63,6 +63,9 @@ class Optimizer(ABC):
             _at_least_zero(lr=lr)
         self.lr = lr
         self.step_count = 0
+        # Counted for each parameter: one that had no gradient yet starts its own correction.
+        self._taken = [0] * len(self.params)
+        self._memory: dict[str, Array] = {}
 
     @property
     def current_lr(self) -> float:
@@ -73,15 +76,48 @@ class Optimizer(ABC):
         """Change every parameter that has a gradient."""
         lr = self.current_lr
         self.step_count += 1
-        for index, param in enumerate(self.params):
-            if param.grad is not None:
+        for run in self._runs():
+            params = self.params[run]
+            for param in params:
                 if not param.data.flags.c_contiguous:
                     param.data = param.data.copy()
-                self._update(index, param, param.grad, lr)
+            gradients = [param.grad for param in params if param.grad is not None]
+            self._update([param.data for param in params], gradients, run, lr)
+
+    def _runs(self) -> Iterator[slice]:
+        """Neighbours among the parameters that have a gradient and have taken as many steps."""
+        start = 0
+        for stop in range(1, len(self.params) + 1):
+            param, taken = self.params[start], self._taken[start]
+            following = self.params[stop] if stop < len(self.params) else None
+            if (
+                following is None
+                or (following.grad is None) != (param.grad is None)
+                or self._taken[stop] != taken
+            ):
+                if param.grad is not None:
+                    self._taken[start:stop] = [taken + 1] * (stop - start)
+                    yield slice(start, stop)
+                start = stop
 
     @abstractmethod
-    def _update(self, index: int, param: Tensor, grad: Array, lr: float) -> None:
-        """Change one parameter in place."""
+    def _update(
+        self, parameters: list[Array], gradients: list[Array], run: slice, lr: float
+    ) -> None:
+        """Change some neighbouring parameters in place."""
+
+    def _remembered(self, name: str, run: slice) -> Array:
+        """What is remembered of some parameters, end to end, zeros at first.
+
+        It lies where the parameters are now, in their dtype, or the more precise one of several.
+        """
+        here = backend.shared_by(*(param.data for param in self.params))
+        dtype = np.result_type(*(param.dtype for param in self.params))
+        sizes = [param.size for param in self.params]
+        if name not in self._memory:
+            self._memory[name] = here.xp.zeros(sum(sizes), dtype=dtype)
+        self._memory[name] = here.asarray(self._memory[name]).astype(dtype, copy=False)
+        return self._memory[name][sum(sizes[: run.start]) : sum(sizes[: run.stop])]
 
     def zero_grad(self) -> None:
         """Forget all gradients, so that the next `backward` starts from zero."""
@@ -116,23 +152,21 @@ class SGD(Optimizer):
         if nesterov and not momentum:
             raise ValueError("nesterov=True needs momentum > 0")
         self.momentum, self.nesterov, self.weight_decay = momentum, nesterov, weight_decay
-        self._velocity: dict[int, Array] = {}
 
-    def _update(self, index: int, param: Tensor, grad: Array, lr: float) -> None:
+    def _update(
+        self, parameters: list[Array], gradients: list[Array], run: slice, lr: float
+    ) -> None:
         if not self.momentum:
-            kernels.sgd(param.data, grad, lr=lr, weight_decay=self.weight_decay)
+            kernels.sgd(parameters, gradients, lr=lr, weight_decay=self.weight_decay)
             return
-        first = index not in self._velocity
-        velocity = self._velocity[index] = _state(self._velocity.get(index), param)
         kernels.momentum_sgd(
-            param.data,
-            grad,
-            velocity,
+            parameters,
+            gradients,
+            self._remembered("velocity", run),
             lr=lr,
             weight_decay=self.weight_decay,
             momentum=self.momentum,
             nesterov=self.nesterov,
-            first=first,
         )
 
 
@@ -166,23 +200,20 @@ class Adam(Optimizer):
             raise ValueError(f"betas must be two numbers from 0 to 1, 1 excluded; got {betas}")
         self.betas, self.eps = betas, eps
         self.weight_decay = 0.0
-        self._moments: dict[int, tuple[Array, Array, int]] = {}
 
-    def _update(self, index: int, param: Tensor, grad: Array, lr: float) -> None:
-        mean, square, taken = self._moments.get(index, (None, None, 0))
-        mean, square = _state(mean, param), _state(square, param)
-        # Counted for each parameter: one that had no gradient yet starts its own correction.
-        self._moments[index] = (mean, square, taken + 1)
+    def _update(
+        self, parameters: list[Array], gradients: list[Array], run: slice, lr: float
+    ) -> None:
         kernels.adam(
-            param.data,
-            grad,
-            mean,
-            square,
+            parameters,
+            gradients,
+            self._remembered("mean", run),
+            self._remembered("square", run),
             lr=lr,
             betas=self.betas,
             eps=self.eps,
             weight_decay=self.weight_decay,
-            step_number=taken + 1,
+            step_number=self._taken[run.start],
         )
 
 
@@ -248,14 +279,6 @@ def _several(params: Iterable[Tensor]) -> list[Tensor]:
     if isinstance(params, Tensor):
         raise TypeError("expected a list of tensors, got one tensor; write [tensor]")
     return list(params)
-
-
-def _state(array: Array | None, param: Tensor) -> Array:
-    """What is remembered of a parameter, zeros at first, where and as the parameter is now."""
-    here = backend.of(param.data)
-    if array is None:
-        return here.xp.zeros(param.shape, dtype=param.dtype)
-    return here.asarray(array).astype(param.dtype, copy=False)
 
 
 def _at_least_zero(**numbers: float) -> None:
