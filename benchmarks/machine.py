@@ -15,12 +15,19 @@ import minidl
 
 RESULTS = Path(__file__).parent / "results"
 
+# What someone set for the libraries that compute, thread counts among it. It is read at the start,
+# because some libraries set more when they are imported.
+LIBRARIES = ("KERAS_", "KMP_", "MINIDL_", "MKL_", "OMP_", "ONEDNN_", "OPENBLAS_", "TF_NUM_")
+ENVIRONMENT = {
+    name: value for name, value in sorted(os.environ.items()) if name.startswith(LIBRARIES)
+}
 
-def save(name: str, **content: Any) -> None:
-    """Write a result to results/NAME.json, with the run that it came from."""
-    RESULTS.mkdir(exist_ok=True)
+
+def save(name: str, folder: Path = RESULTS, **content: Any) -> None:
+    """Write a result to NAME.json in a folder, with the run that it came from."""
+    folder.mkdir(parents=True, exist_ok=True)
     text = json.dumps({"run": describe(), **content}, indent=2)
-    (RESULTS / f"{name}.json").write_text(f"{text}\n")
+    (folder / f"{name}.json").write_text(f"{text}\n")
 
 
 def describe() -> dict[str, Any]:
@@ -35,13 +42,24 @@ def describe() -> dict[str, Any]:
         "numpy": np.__version__,
         "blas": f"{blas['name']} {blas['version']}",
         "minidl": minidl.__version__,
-        # What someone set for the libraries that multiply matrices, thread counts among it.
-        "environment": {
-            name: value
-            for name, value in sorted(os.environ.items())
-            if name.startswith(("OPENBLAS_", "OMP_", "MKL_"))
-        },
+        "threads": {"minidl": minidl.get_num_threads(), "blas": _blas_threads()},
+        "environment": ENVIRONMENT,
     }
+
+
+def _blas_threads() -> list[dict[str, Any]]:
+    """Threads of each BLAS that is loaded, and the processor that it takes this one for."""
+    from threadpoolctl import threadpool_info
+
+    return [
+        {
+            "library": library["internal_api"],
+            "threads": library["num_threads"],
+            "kernels": library.get("architecture"),
+        }
+        for library in threadpool_info()
+        if library["user_api"] == "blas"
+    ]
 
 
 def _processor() -> str:

@@ -1,4 +1,4 @@
-"""The eight models that the tutorials train, described once and built in each framework.
+"""The eight models that the tutorials train, described once; each framework has a file to build it.
 
 A model is its input shape, batch size, optimizer and a list of layers, each a name with arguments:
 conv (filters, kernel size, padding; relu follows), pool (2x2), dense (units; relu follows unless it
@@ -7,21 +7,53 @@ is the last), dropout (rate), flatten.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+import math
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
-import minidl
+Shape: TypeAlias = tuple[int, ...]
+Batch: TypeAlias = tuple[np.ndarray, np.ndarray]
 
 
 class Model(NamedTuple):
     """One model and how it is trained."""
 
-    input_shape: tuple[int, ...]
+    input_shape: Shape
     batch_size: int
     optimizer: str
     layers: tuple[tuple[Any, ...], ...]
+
+    def shapes(self) -> list[Shape]:
+        """The shape of one sample: as it comes in, and after each layer."""
+        shapes = [self.input_shape]
+        for kind, *arguments in self.layers:
+            shape = shapes[-1]
+            if kind == "conv":
+                filters, size, padding = arguments
+                lost = 0 if padding == "same" else size - 1
+                shape = (shape[0] - lost, shape[1] - lost, filters)
+            elif kind == "pool":
+                shape = (shape[0] // 2, shape[1] // 2, shape[2])
+            elif kind == "flatten":
+                shape = (math.prod(shape),)
+            elif kind == "dense":
+                shape = (*shape[:-1], *arguments)
+            shapes.append(shape)
+        return shapes
+
+    def data(self, samples: int) -> Batch:
+        """Random images (samples, *input_shape), labels (samples,); speed knows no difference."""
+        rng = np.random.default_rng(0)
+        images = rng.random((samples, *self.input_shape), dtype=np.float32)
+        return images, rng.integers(0, 10, samples)
+
+
+def batches(data: Batch, size: int) -> list[Batch]:
+    """Cut data into batches of this size, the last of which may be smaller."""
+    images, labels = data
+    parts = [slice(start, start + size) for start in range(0, len(images), size)]
+    return [(images[part], labels[part]) for part in parts]
 
 
 def _block(filters: int) -> tuple[tuple[Any, ...], ...]:
@@ -95,29 +127,3 @@ MODELS = {
         (28, 28), 32, "adam", (("dense", 128), ("dense", 64), ("flatten",), ("dense", 10))
     ),
 }
-
-
-def data(model: Model, samples: int) -> tuple[np.ndarray, np.ndarray]:
-    """Random images (samples, *input_shape) and labels (samples,); speed knows no difference."""
-    rng = np.random.default_rng(0)
-    images = rng.random((samples, *model.input_shape), dtype=np.float32)
-    return images, rng.integers(0, 10, samples)
-
-
-def in_minidl(model: Model) -> minidl.Sequential:
-    """The model in minidl."""
-    last = len(model.layers) - 1
-    make: dict[str, Callable[..., minidl.Layer]] = {
-        "conv": lambda filters, size, padding: minidl.Conv2D(
-            filters, size, padding=padding, activation="relu"
-        ),
-        "pool": lambda: minidl.MaxPool(2),
-        "dense": lambda units, final=False: minidl.Dense(units, None if final else "relu"),
-        "dropout": minidl.Dropout,
-        "flatten": minidl.Flatten,
-    }
-    layers = [
-        make[kind](*arguments, final=True) if i == last else make[kind](*arguments)
-        for i, (kind, *arguments) in enumerate(model.layers)
-    ]
-    return minidl.Sequential(layers, input_shape=model.input_shape)

@@ -1,0 +1,63 @@
+"""The models of `models.py` built, trained and asked in minidl."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+
+from models import Batch, Model
+
+import minidl
+
+
+def build(model: Model) -> minidl.Sequential:
+    """The model in minidl."""
+    last = len(model.layers) - 1
+    layers: list[minidl.Layer] = []
+    for i, (kind, *arguments) in enumerate(model.layers):
+        if kind == "conv":
+            filters, size, padding = arguments
+            layers.append(minidl.Conv2D(filters, size, padding=padding, activation="relu"))
+        elif kind == "pool":
+            layers.append(minidl.MaxPool(2))
+        elif kind == "dense":
+            layers.append(minidl.Dense(*arguments, None if i == last else "relu"))
+        elif kind == "dropout":
+            layers.append(minidl.Dropout(*arguments))
+        else:
+            layers.append(minidl.Flatten())
+    return minidl.Sequential(layers, input_shape=model.input_shape)
+
+
+def make_optimizer(model: Model, built: minidl.Sequential) -> minidl.Optimizer:
+    """The optimizer that the model is trained with."""
+    make = {"adam": minidl.Adam, "sgd": minidl.SGD}[model.optimizer]
+    return make(built.parameters())
+
+
+def training(model: Model, data: list[Batch]) -> Callable[[], None]:
+    """What does one training step at each call, on the next of the batches."""
+    built = build(model)
+    optimizer = make_optimizer(model, built)
+    turn = itertools.cycle(data)
+
+    def step() -> None:
+        images, labels = next(turn)
+        loss = minidl.cross_entropy(built(images), labels)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+
+    return step
+
+
+def prediction(model: Model, data: list[Batch]) -> Callable[[], None]:
+    """What computes the outputs for all batches at each call, without a graph."""
+    built = build(model).eval()
+
+    def predict() -> None:
+        with minidl.no_grad():
+            for images, _ in data:
+                built(images)
+
+    return predict

@@ -1,0 +1,108 @@
+"""The benchmarks start, measure and leave their results; how fast anything is, no test asks."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
+
+
+def run(program, *arguments, **environment):
+    command = [sys.executable, str(BENCHMARKS / program), *map(str, arguments)]
+    env = {**os.environ, **environment}
+    return subprocess.run(command, capture_output=True, text=True, env=env, check=False)
+
+
+@pytest.mark.parametrize(
+    ("program", "arguments", "row"),
+    [
+        ("kernels", ["--models", "3", "--seconds", "0.01"], "model 3: 2x2x16 on 32x28x28x1"),
+        ("step_profile", ["--model", "5", "--seconds", "0.01"], "2 dense 128"),
+        ("fit", ["--models", "57", "--samples", "500"], "7 deep-mlp-dropout"),
+    ],
+)
+def test_a_benchmark_leaves_table_result_and_chart(tmp_path, program, arguments, row):
+    folder = tmp_path / "deep" / "er"
+    done = run(f"{program}.py", "--rounds", 1, "--output", folder, *arguments)
+    assert done.returncode == 0, done.stderr
+    assert row in done.stdout
+    assert {path.name for path in folder.iterdir()} == {f"{program}.json", f"{program}.png"}
+    result = json.loads((folder / f"{program}.json").read_text())
+    assert result["run"]["threads"]["minidl"] >= 1
+    assert row in json.dumps(result)
+
+
+@pytest.mark.parametrize("program", ["train.py", "predict.py", "scaling.py"])
+def test_without_pytorch_a_comparison_ends_in_one_sentence(tmp_path, program):
+    # A module earlier on the path that cannot be imported stands for its absence.
+    (tmp_path / "torch.py").write_text("raise ModuleNotFoundError('not here')")
+    done = run(program, PYTHONPATH=str(tmp_path))
+    assert done.returncode != 0
+    assert done.stderr.strip() == (
+        f"{program} compares with PyTorch, which is not installed: pip install torch"
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--models", "19"], "there are 1 cnn-three-blocks, 2 cnn-one-block"),
+        (["--models", ""], "8 dense-last-axis"),
+        (["--models", "5"], "none of these models has a convolution"),
+        (["--rounds", "0"], "argument --rounds: must be at least 1, got 0"),
+        (["--seconds", "nan"], "argument --seconds: must be a positive number, got nan"),
+    ],
+)
+def test_a_bad_argument_ends_in_a_message_and_no_traceback(tmp_path, arguments, expected):
+    done = run("kernels.py", "--output", tmp_path, *arguments)
+    assert done.returncode != 0
+    assert expected in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.fixture
+def pieces(monkeypatch):
+    """The benchmarks' modules, to be imported by their own names."""
+    monkeypatch.syspath_prepend(BENCHMARKS)
+
+
+@pytest.mark.usefixtures("pieces")
+@pytest.mark.parametrize(
+    ("digit", "parameters"),
+    [(1, 390_410), (2, 804_554), (3, 86_970), (4, 11_082), (5, 101_770), (8, 29_898)],
+)
+def test_the_models_have_the_published_numbers_of_parameters(digit, parameters):
+    import minidl_models
+    from models import MODELS
+
+    model = list(MODELS.values())[digit - 1]
+    built = minidl_models.build(model)
+    assert sum(parameter.size for parameter in built.parameters()) == parameters
+    shapes = [layer.output_shape[1:] for layer in built.layers]
+    assert [model.input_shape, *shapes] == model.shapes()
+
+
+@pytest.mark.usefixtures("pieces")
+def test_the_arithmetic_of_a_step():
+    from arithmetic import products, step_flops
+    from models import MODELS
+
+    one, *_, dense = MODELS.values()
+    assert products(one, 64)[0] == (64 * 28 * 28, 3 * 3 * 1, 32)
+    assert products(dense, 32)[:2] == [(32 * 28, 28, 128), (32 * 28, 128, 64)]
+    assert step_flops(one, 64) / 64 == pytest.approx(46e6, rel=0.01)
+
+
+@pytest.mark.usefixtures("pieces")
+def test_everyone_has_a_turn_in_every_round_in_an_order_that_shifts(monkeypatch):
+    import turns
+
+    monkeypatch.setattr(turns, "PAUSE", 0)
+    order = []
+    contenders = {name: lambda name=name: order.append(name) or len(order) for name in "abc"}
+    assert turns.take_turns(contenders, 2) == {"a": [1, 6], "b": [2, 4], "c": [3, 5]}
+    assert "".join(order) == "abcbca"
