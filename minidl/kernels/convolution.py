@@ -19,9 +19,9 @@ All arrays are channels-last: images (N, H, W, C), weights (KH, KW, C_in, C_out)
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager
 from functools import lru_cache
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 from minidl.backend import Array, array_module, of
 from minidl.kernels import scratch
@@ -88,6 +88,8 @@ def conv2d(
     out = xp.empty((len(x), *plan.places, plan.filters), dtype=x.dtype)
     winners = xp.empty(out.shape, dtype=xp.uint8) if plan.pooled and remember else None
     matrices = plan.to_matrices(weight)
+    # Added to whole lines: a call for each few channels would take longer than the additions.
+    line_bias = None if bias is None else xp.tile(bias, plan.places[1])
 
     def work(images: slice) -> None:
         with plan.im2col(x) as columns, plan.borrow_found(x) as memory:
@@ -98,8 +100,9 @@ def conv2d(
                 won = None if winners is None else winners[part].reshape(result.shape)
                 if plan.pooled:
                     choose_largest(found, result, won)
-                if bias is not None:
-                    result += bias
+                if line_bias is not None:
+                    lines = result.reshape(-1, len(line_bias))
+                    lines += line_bias
                 if how.relu:
                     xp.maximum(result, 0, out=result)
                     if won is not None:
@@ -135,47 +138,39 @@ def conv2d_gradients(
     """
     xp = array_module(x)
     plan = _plan(x, weight, how, input_gradient=wanted[0])
+    collects = wanted[0] and plan.mirrored is not None
+    way = _collect if collects else _scatter
+    matrices = (plan.channels, plan.seen) if collects else plan.matrices
     d = xp.ascontiguousarray(d)
-    numbers = range(len(plan.pieces))
     of_x = xp.empty(x.shape, dtype=x.dtype) if wanted[0] else None
-    of_weight = xp.zeros((len(numbers), *plan.matrices), dtype=x.dtype)
-    of_bias = xp.zeros((len(numbers), plan.filters), dtype=x.dtype)
+    of_weight = xp.zeros((len(plan.pieces), *matrices), dtype=x.dtype) if wanted[1] else None
+    of_bias = xp.zeros((len(plan.pieces), plan.filters), dtype=x.dtype) if wanted[2] else None
 
     def work(number: int) -> None:
-        with (
-            plan.im2col(x) as columns,
-            plan.borrow_found(x) as memory,
-            scratch.borrow(of(x), plan.matrices, x.dtype) as product,
-            _input_gradient(weight, plan) if wanted[0] else nullcontext() as input_gradient,
-        ):
+        with plan.borrow_found(x) as memory, way(weight, plan) as pass_on:
             for part in turns(plan.pieces[number], plan.step):
-                result = d[part].reshape(-1, plan.filters)
-                found = memory.reshape(-1)[: plan.taps * result.size]
-                found = found.reshape(plan.taps, *result.shape)
+                found = d[part].reshape(1, -1, plan.filters)
                 if winners is not None:
-                    won = winners[part].reshape(result.shape)
+                    won = winners[part].reshape(found.shape[1:])
                     for place in range(plan.taps):
-                        xp.multiply(result, won == place, out=found[place])
+                        xp.multiply(found[0], won == place, out=memory[place, : len(won)])
+                    found = memory[:, : len(won)]
                 elif out is not None:
-                    xp.multiply(result, out[part].reshape(result.shape) > 0, out=found[0])
-                else:
-                    found = result[None]
-                if wanted[1]:
-                    seen = columns(x[part]).reshape(1, -1, plan.patch)
-                    by_matrix = found.reshape(len(product), -1, plan.filters)
-                    xp.matmul(seen.transpose(0, 2, 1), by_matrix, out=product)
-                    of_weight[number] += product
-                if wanted[2]:
+                    kept = out[part].reshape(found.shape) > 0
+                    found = xp.multiply(found, kept, out=memory[:, : kept.shape[1]])
+                if of_bias is not None:
                     of_bias[number] += sum_rows(found.reshape(-1, plan.filters))
-                if of_x is not None and input_gradient is not None:
-                    input_gradient(found, of_x[part])
+                pass_on(
+                    x[part],
+                    found,
+                    None if of_x is None else of_x[part],
+                    None if of_weight is None else of_weight[number],
+                )
 
-    share(work, list(numbers))
-    return (
-        of_x,
-        plan.from_matrices(of_weight) if wanted[1] else None,
-        of_bias.sum(axis=0) if wanted[2] else None,
-    )
+    share(work, list(range(len(plan.pieces))))
+    if of_weight is not None:
+        of_weight = plan.turn_back(of_weight) if collects else plan.from_matrices(of_weight)
+    return of_x, of_weight, None if of_bias is None else of_bias.sum(axis=0)
 
 
 def _plan(x: Array, weight: Array, how: Convolution, input_gradient: bool = False) -> _Plan:
@@ -209,8 +204,12 @@ class _Plan:
         self.image = image[0], image[1]
         self.filters = weight[3]
         self.taps, self.pooled = how.taps, how.taps > 1
-        self.places = how.places(self.image)
         self.how = how
+        self.places = how.places(self.image)
+        self.grid = how.window.positions(self.image)  # the places before pooling
+        self.mirrored = how.window.mirrored()
+        self.input_gradient = input_gradient
+        self.seen = how.window.size[0] * how.window.size[1] * self.filters
         self.window, self.pool = how.window, how.pool
         self.covering = (
             1 < self.taps <= 4
@@ -222,15 +221,18 @@ class _Plan:
         self.patch = self.window.size[0] * self.window.size[1] * self.channels
         self.matrices = self.taps if self.covering else 1, self.patch, self.filters
 
-        read = self.patch * self.pool[0] * self.pool[1]
-        elements = self.places[0] * self.places[1] * max(read, self.taps * self.filters)
+        # What one image needs of scratch memory: for its patches, and for what is found with them.
+        rows = self.places[0] * self.places[1]
+        patches = rows * self.patch * self.pool[0] * self.pool[1]
         if input_gradient:
-            seen = how.window.size[0] * how.window.size[1] * self.filters
-            elements = max(elements, self.image[0] * self.image[1] * seen)
-        size = elements * itemsize  # of the largest scratch memory that one image needs
-        self.pieces = cut(count, min(pieces_of(count * size, PIECE_BYTES), most_pieces))
+            patches = max(patches, self.image[0] * self.image[1] * self.seen)
+        found = rows * self.taps * self.filters
+        work = count * (patches + found) * itemsize
+        self.pieces = cut(count, min(pieces_of(work, PIECE_BYTES), most_pieces))
         longest = max(piece.stop - piece.start for piece in self.pieces)
-        self.step = max(1, min(most_bytes // max(size, 1), longest))
+        # What is found is read again, by what follows, and should still be in the cache.
+        turns = -(-longest * max(patches, 2 * found) * itemsize // most_bytes)
+        self.step = max(1, -(-longest // max(turns, 1)))
 
     def im2col(self, x: Array) -> AbstractContextManager[Columns]:
         """What writes out the patches of x: (matrices to multiply, rows, patch)."""
@@ -261,6 +263,11 @@ class _Plan:
         own = [matrix[part] for matrix, part in zip(wide, self._own_parts(), strict=True)]
         return sum(own[1:], start=own[0])
 
+    def turn_back(self, parts: Array) -> Array:
+        """The gradient of the filters: the sum of what is (pieces, C_in, taps turned by 180)."""
+        total = parts.sum(axis=0).reshape(self.channels, *self.how.window.size, self.filters)
+        return array_module(parts).ascontiguousarray(total[:, ::-1, ::-1].transpose(1, 2, 0, 3))
+
     def _own_parts(self) -> Iterator[tuple[slice, slice]]:
         """Where in a covering patch each place of the pooling window finds its own."""
         (height, width), (down, right) = self.how.window.size, self.how.window.strides
@@ -273,57 +280,85 @@ class _Plan:
 _remembered_plan = lru_cache(maxsize=256)(_Plan)
 
 
-@contextmanager
-def _input_gradient(weight: Array, plan: _Plan) -> Iterator[Callable[[Array, Array], None]]:
-    """Borrow the memory for the gradient with respect to images, a few at a time.
+# A function of images, of the gradient at all their places (taps, rows, C_out), of where to write
+# the gradient of the images and of where to add that of the filters, both of which may be None.
+PassOn: TypeAlias = Callable[[Array, Array, Array | None, Array | None], None]
 
-    Yields:
-        A function of gradients at all places, (taps, rows, C_out), and of the images to write to.
+
+@contextmanager
+def _collect(weight: Array, plan: _Plan) -> Iterator[PassOn]:
+    """Gradients from patches of the output's gradient: what each pixel was seen from.
+
+    Each pixel collects from the places around it. That is a convolution of the gradient, with the
+    filters turned by 180 degrees, which writes every pixel only once; and products of each pixel
+    with the same patches are the gradient of the filters.
     """
     xp = array_module(weight)
-    window, step = plan.how.window, plan.step
-    places = window.positions(plan.image)
-    mirrored = window.mirrored()
-    if mirrored:
-        # Each pixel collects from the places around it: that is a convolution of the gradient with
-        # the filters turned by 180 degrees, and it writes every pixel only once.
-        turned = xp.ascontiguousarray(weight[::-1, ::-1].transpose(0, 1, 3, 2))
-        matrix = turned.reshape(-1, plan.channels)
-        with (
-            _in_place(weight, plan, places) as in_place,
-            im2col(weight, step, (*places, plan.filters), mirrored) as columns,
-        ):
-            yield lambda found, images: xp.matmul(
-                columns(in_place(found))[0], matrix, out=images.reshape(-1, plan.channels)
-            )
-        return
-    matrix = weight.reshape(-1, plan.filters).T
-    shape = step * places[0] * places[1], matrix.shape[1]
+    turned = xp.ascontiguousarray(weight[::-1, ::-1].transpose(0, 1, 3, 2))
+    matrix = turned.reshape(plan.seen, plan.channels)
+    assert plan.mirrored is not None  # noqa: S101  whoever calls has looked
     with (
-        _in_place(weight, plan, places) as in_place,
-        scratch.borrow(of(weight), shape, weight.dtype) as memory,
-        col2im(weight, step, (*plan.image, plan.channels), window) as add_up,
+        _in_place(weight, plan, plan.step) as in_place,
+        im2col(weight, plan.step, (*plan.grid, plan.filters), plan.mirrored) as columns,
+        scratch.borrow(of(weight), matrix.shape[::-1], weight.dtype) as product,
     ):
 
-        def scatter(found: Array, images: Array) -> None:
-            rows = in_place(found).reshape(-1, plan.filters)
-            product = memory[: len(rows)]
-            xp.matmul(rows, matrix, out=product)
-            add_up(product, images)
+        def pass_on(
+            images: Array, found: Array, of_images: Array | None, of_weight: Array | None
+        ) -> None:
+            patches = columns(in_place(found))[0]
+            if of_weight is not None:
+                xp.matmul(images.reshape(-1, plan.channels).T, patches, out=product)
+                of_weight += product
+            if of_images is not None:
+                xp.matmul(patches, matrix, out=of_images.reshape(-1, plan.channels))
 
-        yield scatter
+        yield pass_on
 
 
 @contextmanager
-def _in_place(like: Array, plan: _Plan, places: Pair) -> Iterator[Callable[[Array], Array]]:
+def _scatter(weight: Array, plan: _Plan) -> Iterator[PassOn]:
+    """Gradients from patches of the images, and back to them, for windows of any kind."""
+    xp = array_module(weight)
+    matrix = weight.reshape(-1, plan.filters).T
+    window, shape = plan.how.window, (*plan.image, plan.channels)
+    back = plan.step if plan.input_gradient else 0
+    rows = back * plan.grid[0] * plan.grid[1]
+    with (
+        im2col(weight, plan.step, shape, plan.window, plan.pool) as columns,
+        scratch.borrow(of(weight), plan.matrices, weight.dtype) as product,
+        _in_place(weight, plan, back) as in_place,
+        scratch.borrow(of(weight), (rows, matrix.shape[1]), weight.dtype) as slopes,
+        col2im(weight, back, shape, window) as add_up,
+    ):
+
+        def pass_on(
+            images: Array, found: Array, of_images: Array | None, of_weight: Array | None
+        ) -> None:
+            if of_weight is not None:
+                patches = columns(images).reshape(1, -1, plan.patch)
+                by_matrix = found.reshape(len(product), -1, plan.filters)
+                xp.matmul(patches.transpose(0, 2, 1), by_matrix, out=product)
+                of_weight += product
+            if of_images is not None:
+                at_places = in_place(found).reshape(-1, plan.filters)
+                xp.matmul(at_places, matrix, out=slopes[: len(at_places)])
+                add_up(slopes[: len(at_places)], of_images)
+
+        yield pass_on
+
+
+@contextmanager
+def _in_place(like: Array, plan: _Plan, step: int) -> Iterator[Callable[[Array], Array]]:
     """Borrow the memory to order (taps, rows, C_out) as (n, rows, columns, C_out) of all places."""
     if not plan.pooled:
-        yield lambda found: found.reshape(-1, *places, plan.filters)
+        yield lambda found: found.reshape(-1, *plan.grid, plan.filters)
         return
     pool = plan.how.pool
     bottom, right = plan.places[0] * pool[0], plan.places[1] * pool[1]
-    with scratch.borrow(of(like), (plan.step, *places, plan.filters), like.dtype) as grid:
-        grid.fill(0)  # also the places that no pooling window reaches
+    with scratch.borrow(of(like), (step, *plan.grid, plan.filters), like.dtype) as grid:
+        grid[:, bottom:] = 0  # the places that no pooling window reaches
+        grid[:, :, right:] = 0
 
         def in_place(found: Array) -> Array:
             images = found.reshape(plan.taps, -1, *plan.places, plan.filters)

@@ -26,26 +26,33 @@ def multiply(a: Array, b: Array, bias: Array | None = None, relu: bool = False) 
         bias: (N,), added to each row.
         relu: whether max(x, 0) follows.
     """
-    xp = array_module(a)
     rows, columns = len(a), b.shape[1]
-    out = xp.empty((rows, columns), dtype=xp.result_type(a, b))
+    work = a.size * columns
+    longer = max(rows, columns)
+    if work < PIECE_WORK or longer < 2 * PIECE_LENGTH or not isinstance(a, np.ndarray):
+        with one_blas_thread():
+            return _finish(a @ b, bias, relu)
+    out = np.empty((rows, columns), dtype=np.result_type(a, b))
     # BLAS copies both matrices to where it reads them fast, and in each piece one of them whole.
     by_rows = rows > columns
-    longer = max(rows, columns)
-    pieces = min(pieces_of(a.size * columns, PIECE_WORK), longer // PIECE_LENGTH)
 
-    def work(part: slice) -> None:
-        every = slice(None)
-        down, across = (part, every) if by_rows else (every, part)
+    def compute(part: slice) -> None:
+        down, across = (part, slice(None)) if by_rows else (slice(None), part)
         result = out[down, across]
-        xp.matmul(a[down], b[:, across], out=result)
-        if bias is not None:
-            result += bias[across]
-        if relu:
-            xp.maximum(result, 0, out=result)
+        np.matmul(a[down], b[:, across], out=result)
+        _finish(result, None if bias is None else bias[across], relu)
 
-    share(work, cut(longer, pieces) if pieces > 1 and xp is np else [slice(None)])
+    share(compute, cut(longer, min(pieces_of(work, PIECE_WORK), longer // PIECE_LENGTH)))
     return out
+
+
+def _finish(product: Array, bias: Array | None, relu: bool) -> Array:
+    """Add a bias and take the maximum with 0, in place."""
+    if bias is not None:
+        product += bias
+    if relu:
+        array_module(product).maximum(product, 0, out=product)
+    return product
 
 
 def sum_rows(rows: Array) -> Array:

@@ -83,6 +83,25 @@ def cross_entropy(log_probabilities: Array, labels: Array, smoothing: float) -> 
     return loss
 
 
+def cross_entropy_gradient(
+    log_probabilities: Array, labels: Array, smoothing: float, d: Array
+) -> Array:
+    """Gradient of `cross_entropy` with respect to what softmax was taken of: (N, C).
+
+    It is softmax less the targets, times d (N,), with no division anywhere.
+    """
+    xp = array_module(log_probabilities)
+    gradient = xp.exp(log_probabilities)
+    if labels.ndim == 1 and not smoothing:
+        gradient[xp.arange(len(gradient)), labels] -= 1
+    else:
+        target = targets(labels, log_probabilities, smoothing)
+        gradient *= target.sum(axis=1, keepdims=True)
+        gradient -= target
+    gradient *= d[:, None]
+    return gradient
+
+
 def targets(labels: Array, like: Array, smoothing: float) -> Array:
     """Labels as the probabilities (N, C) that they stand for, in the dtype of `like`."""
     xp = array_module(like)

@@ -21,7 +21,7 @@ VARIABLE = "MINIDL_NUM_THREADS"
 # Work that passes over less memory than this is not cut at all: handing a piece to another thread
 # takes some ten microseconds. More work is cut into more pieces, but larger ones too, because short
 # calls of NumPy spend their time waiting for the interpreter.
-PIECE_BYTES = 1 << 20
+PIECE_BYTES = 3 << 19
 MOST_PIECES = 8
 
 

@@ -6,6 +6,7 @@ Everything here counts pixels along height and width; batch and channels do not 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from operator import index
 from typing import NamedTuple, TypeAlias
 
@@ -148,6 +149,7 @@ def check_padding(padding: Padding) -> str | Sides:
         ) from None
 
 
+@lru_cache(maxsize=1024)
 def place_window(
     image: Pair, size: Pair, strides: Pair, padding: str | Sides, dilation: Pair = (1, 1)
 ) -> Window:

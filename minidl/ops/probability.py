@@ -34,16 +34,13 @@ def softmax_cross_entropy(logits: Tensor, labels: Array, smoothing: float = 0.0)
         (N,). Its gradient is softmax(logits) less the targets, with no division anywhere.
     """
     log_probabilities = kernels.log_softmax(logits.data, 1)
-
-    def rule(g: Array) -> Array:
-        target = kernels.targets(labels, log_probabilities, smoothing)
-        gradient = array_module(g).exp(log_probabilities)
-        gradient *= target.sum(axis=1, keepdims=True)
-        gradient -= target
-        gradient *= g[:, None]
-        return gradient
-
-    return record(kernels.cross_entropy(log_probabilities, labels, smoothing), (logits, rule))
+    return record(
+        kernels.cross_entropy(log_probabilities, labels, smoothing),
+        (
+            logits,
+            lambda g: kernels.cross_entropy_gradient(log_probabilities, labels, smoothing, g),
+        ),
+    )
 
 
 def cross_entropy_of_probabilities(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
+from itertools import accumulate, groupby
 
 import numpy as np
 
@@ -66,6 +67,7 @@ class Optimizer(ABC):
         # Counted for each parameter: one that had no gradient yet starts its own correction.
         self._taken = [0] * len(self.params)
         self._memory: dict[str, Array] = {}
+        self._ends = [0, *accumulate(param.size for param in self.params)]
 
     @property
     def current_lr(self) -> float:
@@ -86,19 +88,18 @@ class Optimizer(ABC):
 
     def _runs(self) -> Iterator[slice]:
         """Neighbours among the parameters that have a gradient and have taken as many steps."""
+        # What has no gradient has taken -1 steps, as far as this is concerned.
+        taken = [
+            -1 if param.grad is None else steps
+            for param, steps in zip(self.params, self._taken, strict=True)
+        ]
         start = 0
-        for stop in range(1, len(self.params) + 1):
-            param, taken = self.params[start], self._taken[start]
-            following = self.params[stop] if stop < len(self.params) else None
-            if (
-                following is None
-                or (following.grad is None) != (param.grad is None)
-                or self._taken[stop] != taken
-            ):
-                if param.grad is not None:
-                    self._taken[start:stop] = [taken + 1] * (stop - start)
-                    yield slice(start, stop)
-                start = stop
+        for steps, group in groupby(taken):
+            stop = start + sum(1 for _ in group)
+            if steps >= 0:
+                self._taken[start:stop] = [steps + 1] * (stop - start)
+                yield slice(start, stop)
+            start = stop
 
     @abstractmethod
     def _update(
@@ -109,15 +110,15 @@ class Optimizer(ABC):
     def _remembered(self, name: str, run: slice) -> Array:
         """What is remembered of some parameters, end to end, zeros at first.
 
-        It lies where the parameters are now, in their dtype, or the more precise one of several.
+        It lies where the first of all parameters lies now, in its dtype.
         """
-        here = backend.shared_by(*(param.data for param in self.params))
-        dtype = np.result_type(*(param.dtype for param in self.params))
-        sizes = [param.size for param in self.params]
-        if name not in self._memory:
-            self._memory[name] = here.xp.zeros(sum(sizes), dtype=dtype)
-        self._memory[name] = here.asarray(self._memory[name]).astype(dtype, copy=False)
-        return self._memory[name][sum(sizes[: run.start]) : sum(sizes[: run.stop])]
+        first = self.params[0].data
+        memory = self._memory.get(name)
+        if memory is None:
+            memory = np.zeros(self._ends[-1], dtype=first.dtype)
+        here = backend.of(first)
+        self._memory[name] = memory = here.asarray(memory).astype(first.dtype, copy=False)
+        return memory[self._ends[run.start] : self._ends[run.stop]]
 
     def zero_grad(self) -> None:
         """Forget all gradients, so that the next `backward` starts from zero."""
