@@ -7,8 +7,8 @@ enough to stay in the processor's cache, and is built again for the gradients.
 
 What often follows, max(x, 0) and max pooling, is done on the spot, while the results are in the
 cache. Patches may be written out in any order; with each place of the pooling window in a matrix of
-its own, pooling is a maximum of whole matrices. For the gradient one byte is kept for each pooled
-value, the number of the place it came from, and nothing at all of the others.
+its own, pooling is a maximum of whole matrices. For the gradient a byte is kept for each place in
+the stead of a float.
 
 All arrays are channels-last: images (N, H, W, C), weights (KH, KW, C_in, C_out).
 
@@ -26,7 +26,7 @@ from typing import NamedTuple, TypeAlias
 from minidl.backend import Array, array_module, of
 from minidl.kernels import scratch
 from minidl.kernels.im2col import Columns, col2im, im2col, turns
-from minidl.kernels.pooling import choose_largest, raise_winners
+from minidl.kernels.pooling import choose_largest, give_to_largest
 from minidl.kernels.products import sum_rows
 from minidl.kernels.threads import MOST_PIECES, PIECE_BYTES, cut, pieces_of, share
 from minidl.kernels.window import Pair, Window
@@ -38,9 +38,6 @@ COLUMN_BYTES = {"cpu": 1 << 21, "gpu": 1 << 28}
 # Patches whose rows are shorter than this take longer to copy than to multiply.
 SHORT_ROW = 16
 
-# The number of a place is kept in a byte, and one number is for none of them.
-MOST_TAPS = 254
-
 
 class Convolution(NamedTuple):
     """A convolution and what follows it on the spot.
@@ -48,7 +45,7 @@ class Convolution(NamedTuple):
     Attributes:
         window: where the filters are placed.
         relu: whether max(x, 0) follows.
-        pool: size and stride of the max pooling that follows, at most 254 places; (1, 1) for none.
+        pool: size and stride of the max pooling that follows; (1, 1) for none.
     """
 
     window: Window
@@ -79,14 +76,18 @@ def conv2d(
         remember: whether `conv2d_gradients` will be asked for.
 
     Returns:
-        The output (N, OH, OW, C_out), and what the gradients need to know of the pooling: for each
-        output the number of the place that it came from, row by row, or `how.taps` where max(x, 0)
-        has cut it off. None without pooling, or if nothing is to be remembered.
+        The output (N, OH, OW, C_out), and what the gradients need to know of what followed, one
+        byte for each place: booleans (T, N, OH, OW, C_out), first whether the output is above 0,
+        or True without max(x, 0), then for each further place of the pooling window whether it is
+        larger than all before it. None if nothing followed or nothing is to be remembered.
     """
     xp = array_module(x)
     plan = _plan(x, weight, how)
     out = xp.empty((len(x), *plan.places, plan.filters), dtype=x.dtype)
-    winners = xp.empty(out.shape, dtype=xp.uint8) if plan.pooled and remember else None
+    passed = None
+    if remember and (plan.pooled or how.relu):
+        passed = xp.empty((how.taps, *out.shape), dtype=bool)
+        passed[0] = True
     matrices = plan.to_matrices(weight)
     # Added to whole lines: a call for each few channels would take longer than the additions.
     line_bias = None if bias is None else xp.tile(bias, plan.places[1])
@@ -95,21 +96,23 @@ def conv2d(
         with plan.im2col(x) as columns, plan.borrow_found(x) as memory:
             for part in turns(images, plan.step):
                 result = out[part].reshape(-1, plan.filters)
-                found = memory[:, : len(result)] if plan.pooled else result[None]
-                xp.matmul(columns(x[part]), matrices, out=found)
-                won = None if winners is None else winners[part].reshape(result.shape)
+                noted = None if passed is None else passed[:, part].reshape(-1, *result.shape)
                 if plan.pooled:
-                    choose_largest(found, result, won)
+                    found = memory[:, : len(result)]
+                    xp.matmul(columns.of(x[part]), matrices, out=found)
+                    choose_largest(found, result, noted)
+                else:
+                    xp.matmul(columns.of(x[part])[0], matrices[0], out=result)
                 if line_bias is not None:
                     lines = result.reshape(-1, len(line_bias))
                     lines += line_bias
                 if how.relu:
                     xp.maximum(result, 0, out=result)
-                    if won is not None:
-                        raise_winners(won, result == 0, how.taps)
+                    if noted is not None:
+                        xp.greater(result, 0, out=noted[0])
 
     share(work, plan.pieces)
-    return out, winners
+    return out, passed
 
 
 def conv2d_gradients(
@@ -117,8 +120,7 @@ def conv2d_gradients(
     weight: Array,
     how: Convolution,
     d: Array,
-    out: Array | None = None,
-    winners: Array | None = None,
+    passed: Array | None = None,
     wanted: tuple[bool, bool, bool] = (True, True, True),
 ) -> tuple[Array | None, Array | None, Array | None]:
     """Gradients of `conv2d` with respect to its images, weight and bias.
@@ -128,8 +130,7 @@ def conv2d_gradients(
         weight: its filters (KH, KW, C_in, C_out).
         how: as it was.
         d: gradient with respect to the output, (N, OH, OW, C_out).
-        out: the output, if max(x, 0) followed without pooling.
-        winners: what `conv2d` remembered.
+        passed: what `conv2d` remembered.
         wanted: which of the three to compute.
 
     Returns:
@@ -150,14 +151,10 @@ def conv2d_gradients(
         with plan.borrow_found(x) as memory, way(weight, plan) as pass_on:
             for part in turns(plan.pieces[number], plan.step):
                 found = d[part].reshape(1, -1, plan.filters)
-                if winners is not None:
-                    won = winners[part].reshape(found.shape[1:])
-                    for place in range(plan.taps):
-                        xp.multiply(found[0], won == place, out=memory[place, : len(won)])
-                    found = memory[:, : len(won)]
-                elif out is not None:
-                    kept = out[part].reshape(found.shape) > 0
-                    found = xp.multiply(found, kept, out=memory[:, : kept.shape[1]])
+                if passed is not None:
+                    noted = passed[:, part].reshape(plan.taps, *found.shape[1:])
+                    give_to_largest(found[0], noted, memory[:, : noted.shape[1]])
+                    found = memory[:, : noted.shape[1]]
                 if of_bias is not None:
                     of_bias[number] += sum_rows(found.reshape(-1, plan.filters))
                 pass_on(
@@ -235,7 +232,7 @@ class _Plan:
         self.step = max(1, -(-longest // max(turns, 1)))
 
     def im2col(self, x: Array) -> AbstractContextManager[Columns]:
-        """What writes out the patches of x: (matrices to multiply, rows, patch)."""
+        """What writes out the patches of x."""
         return im2col(x, self.step, (*self.image, self.channels), self.window, self.pool)
 
     def borrow_found(self, x: Array) -> AbstractContextManager[Array]:
@@ -298,15 +295,16 @@ def _collect(weight: Array, plan: _Plan) -> Iterator[PassOn]:
     matrix = turned.reshape(plan.seen, plan.channels)
     assert plan.mirrored is not None  # noqa: S101  whoever calls has looked
     with (
-        _in_place(weight, plan, plan.step) as in_place,
         im2col(weight, plan.step, (*plan.grid, plan.filters), plan.mirrored) as columns,
         scratch.borrow(of(weight), matrix.shape[::-1], weight.dtype) as product,
     ):
+        _clear_unreached(columns.room, plan)
 
         def pass_on(
             images: Array, found: Array, of_images: Array | None, of_weight: Array | None
         ) -> None:
-            patches = columns(in_place(found))[0]
+            _put_in_place(found, plan, columns.room)
+            patches = columns.of_room(len(images))[0]
             if of_weight is not None:
                 xp.matmul(images.reshape(-1, plan.channels).T, patches, out=product)
                 of_weight += product
@@ -323,49 +321,45 @@ def _scatter(weight: Array, plan: _Plan) -> Iterator[PassOn]:
     matrix = weight.reshape(-1, plan.filters).T
     window, shape = plan.how.window, (*plan.image, plan.channels)
     back = plan.step if plan.input_gradient else 0
-    rows = back * plan.grid[0] * plan.grid[1]
+    grid = back, *plan.grid, plan.filters
+    slopes_shape = back * plan.grid[0] * plan.grid[1], matrix.shape[1]
     with (
         im2col(weight, plan.step, shape, plan.window, plan.pool) as columns,
         scratch.borrow(of(weight), plan.matrices, weight.dtype) as product,
-        _in_place(weight, plan, back) as in_place,
-        scratch.borrow(of(weight), (rows, matrix.shape[1]), weight.dtype) as slopes,
+        scratch.borrow(of(weight), grid, weight.dtype) as at_places,
+        scratch.borrow(of(weight), slopes_shape, weight.dtype) as slopes,
         col2im(weight, back, shape, window) as add_up,
     ):
+        _clear_unreached(at_places, plan)
 
         def pass_on(
             images: Array, found: Array, of_images: Array | None, of_weight: Array | None
         ) -> None:
             if of_weight is not None:
-                patches = columns(images).reshape(1, -1, plan.patch)
+                patches = columns.of(images).reshape(1, -1, plan.patch)
                 by_matrix = found.reshape(len(product), -1, plan.filters)
                 xp.matmul(patches.transpose(0, 2, 1), by_matrix, out=product)
                 of_weight += product
             if of_images is not None:
-                at_places = in_place(found).reshape(-1, plan.filters)
-                xp.matmul(at_places, matrix, out=slopes[: len(at_places)])
-                add_up(slopes[: len(at_places)], of_images)
+                _put_in_place(found, plan, at_places)
+                rows = at_places[: len(images)].reshape(-1, plan.filters)
+                xp.matmul(rows, matrix, out=slopes[: len(rows)])
+                add_up(slopes[: len(rows)], of_images)
 
         yield pass_on
 
 
-@contextmanager
-def _in_place(like: Array, plan: _Plan, step: int) -> Iterator[Callable[[Array], Array]]:
-    """Borrow the memory to order (taps, rows, C_out) as (n, rows, columns, C_out) of all places."""
-    if not plan.pooled:
-        yield lambda found: found.reshape(-1, *plan.grid, plan.filters)
-        return
-    pool = plan.how.pool
-    bottom, right = plan.places[0] * pool[0], plan.places[1] * pool[1]
-    with scratch.borrow(of(like), (step, *plan.grid, plan.filters), like.dtype) as grid:
-        grid[:, bottom:] = 0  # the places that no pooling window reaches
-        grid[:, :, right:] = 0
+def _put_in_place(found: Array, plan: _Plan, grid: Array) -> None:
+    """Write (taps, n * OH * OW, C_out) to where the places are: (n, rows, columns, C_out)."""
+    images = found.reshape(plan.taps, -1, *plan.places, plan.filters)
+    down, right = plan.how.pool
+    bottom, edge = plan.places[0] * down, plan.places[1] * right
+    here = grid[: images.shape[1], :bottom, :edge]
+    for place, values in enumerate(images):
+        here[:, place // right :: down, place % right :: right] = values
 
-        def in_place(found: Array) -> Array:
-            images = found.reshape(plan.taps, -1, *plan.places, plan.filters)
-            here = grid[: images.shape[1]]
-            for place, values in enumerate(images):
-                row, column = divmod(place, pool[1])
-                here[:, row : bottom : pool[0], column : right : pool[1]] = values
-            return here
 
-        yield in_place
+def _clear_unreached(grid: Array, plan: _Plan) -> None:
+    """Write zeros to the places that no pooling window reaches."""
+    grid[:, plan.places[0] * plan.how.pool[0] :] = 0
+    grid[:, :, plan.places[1] * plan.how.pool[1] :] = 0

@@ -8,19 +8,56 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TypeAlias
 
 from minidl.backend import Array, of
 from minidl.kernels import scratch
 from minidl.kernels.window import Pair, Window
-
-Columns: TypeAlias = Callable[[Array], Array]
 
 
 def turns(images: slice, step: int) -> Iterator[slice]:
     """Walk over a range of images, `step` at a time."""
     for start in range(images.start, images.stop, step):
         yield slice(start, min(start + step, images.stop))
+
+
+class Columns:
+    """Memory for the patches of a few images; made by `im2col`.
+
+    Attributes:
+        room: where up to `step` images can be written, (step, H, W, C).
+    """
+
+    def __init__(
+        self, window: Window, pool: Pair, places: Pair, padded: Array, room: Array, memory: Array
+    ) -> None:
+        self.room = room
+        self._window, self._pool, self._places = window, pool, places
+        self._padded, self._memory = padded, memory
+
+    def of(self, images: Array) -> Array:
+        """The patches of images (n, H, W, C), as `of_room` returns them."""
+        if not self._window.padded:
+            return self._rows(images)
+        self.room[: len(images)] = images
+        return self.of_room(len(images))
+
+    def of_room(self, count: int) -> Array:
+        """The patches of the first images in `room`, in memory that the next call overwrites.
+
+        Returns:
+            (T, n * OH * OW, KH * KW * C): the T places that belong together lie in different
+            matrices.
+        """
+        return self._rows(self._padded[:count])
+
+    def _rows(self, padded: Array) -> Array:
+        taps, patch = math.prod(self._pool), math.prod(self._window.size) * padded.shape[3]
+        if self._window.size == self._window.strides == (1, 1) == self._pool:
+            return padded.reshape(1, -1, patch)  # the pixels are the patches
+        patches = self._window.patches(padded, self._places, self._pool)
+        matrix = self._memory[: patches.size].reshape(patches.shape)
+        matrix[...] = patches
+        return matrix.reshape(taps, -1, patch)
 
 
 @contextmanager
@@ -36,36 +73,21 @@ def im2col(
         window: the places to take patches from.
         pool: rows and columns of places that belong together; those that are left over at the
             bottom and to the right are not visited.
-
-    Yields:
-        A function from images (n, H, W, C) to their patches (T, n * OH * OW, KH * KW * C), where
-        the T places that belong together lie in different matrices. The next call overwrites them.
     """
     height, width, channels = shape
-    if window == Window((1, 1)) and pool == (1, 1):  # the pixels are the patches
-        yield lambda images: images.reshape(1, -1, channels)
-        return
     rows, columns = window.positions((height, width))
     places = rows // pool[0], columns // pool[1]
-    patch = *window.size, channels
+    elements = step * math.prod(pool) * math.prod(places) * math.prod(window.size) * channels
     (top, bottom), (left, right) = window.padding
     padded_shape = step, height + top + bottom, width + left + right, channels
     with (
-        scratch.borrow(of(like), (step, *pool, *places, *patch), like.dtype) as memory,
-        scratch.borrow(of(like), padded_shape if window.padded else (0,), like.dtype) as padded,
+        scratch.borrow(of(like), (elements,), like.dtype) as memory,
+        scratch.borrow(of(like), padded_shape, like.dtype) as padded,
     ):
-        padded.fill(0)
-
-        def written_out(images: Array) -> Array:
-            if window.padded:
-                padded[: len(images), top : top + height, left : left + width] = images
-                images = padded[: len(images)]
-            patches = window.patches(images, places, pool)
-            matrix = memory.reshape(-1)[: patches.size].reshape(patches.shape)
-            matrix[...] = patches
-            return matrix.reshape(pool[0] * pool[1], -1, math.prod(patch))
-
-        yield written_out
+        room = padded[:, top : top + height, left : left + width]
+        if window.padded:
+            padded.fill(0)
+        yield Columns(window, pool, places, padded, room, memory)
 
 
 @contextmanager

@@ -86,29 +86,39 @@ def average_pool_gradient(d: Array, window: Window, image: tuple[int, int]) -> A
     return _crop(gradient, window, shape)
 
 
-def choose_largest(values: Array, out: Array, winners: Array | None) -> None:
-    """The largest of several arrays, element by element, and which of them has it first.
+def choose_largest(values: Array, out: Array, larger: Array | None) -> None:
+    """The largest of several arrays, element by element, and what tells later which it was.
 
     Args:
         values: (T, ...), at least two arrays.
         out: (...), to write the largest to.
-        winners: bytes (...), to write numbers from 0 to T - 1 to; None if nobody asks.
+        larger: booleans (T, ...), to write to from the second on: whether an array is larger than
+            all before it; None if nobody asks.
     """
     xp = array_module(values)
-    if winners is not None:
-        winners[...] = values[1] > values[0]
-    xp.maximum(values[0], values[1], out=out)
-    for number in range(2, len(values)):
-        if winners is not None:
-            raise_winners(winners, values[number] > out, number)
-        xp.maximum(out, values[number], out=out)
+    before = values[0]
+    for number in range(1, len(values)):
+        if larger is not None:
+            xp.greater(values[number], before, out=larger[number])
+        xp.maximum(before, values[number], out=out)
+        before = out
 
 
-def raise_winners(winners: Array, where: Array, number: int) -> None:
-    """Set bytes to a number, no smaller than any of them, where a boolean array is true."""
-    numbers = where.view(winners.dtype)
-    numbers *= winners.dtype.type(number)
-    array_module(winners).maximum(winners, numbers, out=winners)
+def give_to_largest(d: Array, larger: Array, out: Array) -> None:
+    """Pass a gradient on to the one of several arrays that was largest, the first among equals.
+
+    Args:
+        d: gradient with respect to the largest, (...).
+        larger: booleans (T, ...) as `choose_largest` wrote them, and first whether any gradient
+            passes at all.
+        out: (T, ...), to write the gradients with respect to the arrays to.
+    """
+    xp = array_module(d)
+    rest = out[0]
+    xp.multiply(d, larger[0], out=rest)
+    for number in range(len(larger) - 1, 0, -1):
+        xp.multiply(rest, larger[number], out=out[number])
+        rest -= out[number]
 
 
 def _taps(padded: Array, window: Window, shape: tuple[int, ...]) -> Iterator[Array]:

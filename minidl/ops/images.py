@@ -39,7 +39,7 @@ def conv2d(
             each side: an integer, (rows, columns) or ((top, bottom), (left, right)).
         dilation: pixels between taps of the filter, one number or (rows, columns).
         relu: whether max(x, 0) follows.
-        pool_size: rows and columns of a max pooling that follows, at most 254 places; 1 for none.
+        pool_size: rows and columns of a max pooling that follows; 1 for none.
             Convolution, max(x, 0) and pooling in one go take less time and memory than one after
             the other.
 
@@ -79,20 +79,18 @@ def conv2d(
         pair(dilation, "dilation"),
     )
     how = convolution.Convolution(window, relu, pair(pool_size, "pool_size"))
-    if min(how.places(image)) < 1 or how.taps > convolution.MOST_TAPS:
+    if min(how.places(image)) < 1:
         raise ValueError(
-            f"conv2d: a pool_size of {how.pool} does not fit on {window.positions(image)} places, "
-            f"or has more than {convolution.MOST_TAPS}"
+            f"the max pooling of {how.pool} that follows does not fit on an output of "
+            f"{window.positions(image)}; use a smaller one"
         )
-    out, winners = convolution.conv2d(
+    out, passed = convolution.conv2d(
         images, filters, None if bias is None else bias.data, how, wants_gradient(*inputs)
     )
 
-    rectified = out if relu and winners is None else None
-
     def rule(g: Array, wanted: tuple[bool, ...]) -> tuple[Array | None, ...]:
         asked = wanted[0], wanted[1], len(wanted) == 3 and wanted[2]
-        gradients = convolution.conv2d_gradients(images, filters, how, g, rectified, winners, asked)
+        gradients = convolution.conv2d_gradients(images, filters, how, g, passed, asked)
         return gradients[: len(wanted)]
 
     return record_jointly(out, inputs, rule)
