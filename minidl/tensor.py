@@ -24,6 +24,7 @@ from numpy.typing import DTypeLike
 
 from minidl import backend
 from minidl.backend import Array, array_module
+from minidl.kernels import memory
 from minidl.kernels.threads import one_blas_thread
 
 Rule: TypeAlias = Callable[[Array], Array]
@@ -429,7 +430,7 @@ def _walk(root: Node | Tensor, seed: Array) -> None:
         for (target, shape, dtype), returned in zip(edges, rule(gradient), strict=True):
             key = id(target)
             passed = _fit(returned, shape, dtype)
-            fresh = passed is not gradient and getattr(passed, "base", None) is None
+            fresh = passed is not gradient and memory.owns(passed)
             if key not in gradients:
                 gradients[key] = passed
                 if fresh:

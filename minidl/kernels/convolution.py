@@ -24,7 +24,7 @@ from functools import lru_cache
 from typing import NamedTuple, TypeAlias
 
 from minidl.backend import Array, array_module, of
-from minidl.kernels import scratch
+from minidl.kernels import memory, scratch
 from minidl.kernels.im2col import Columns, col2im, im2col, turns
 from minidl.kernels.pooling import choose_largest, give_to_largest
 from minidl.kernels.products import sum_rows
@@ -83,22 +83,22 @@ def conv2d(
     """
     xp = array_module(x)
     plan = _plan(x, weight, how)
-    out = xp.empty((len(x), *plan.places, plan.filters), dtype=x.dtype)
+    out = memory.empty(of(x), (len(x), *plan.places, plan.filters), x.dtype)
     passed = None
     if remember and (plan.pooled or how.relu):
-        passed = xp.empty((how.taps, *out.shape), dtype=bool)
+        passed = memory.empty(of(x), (how.taps, *out.shape), bool)
         passed[0] = True
     matrices = plan.to_matrices(weight)
     # Added to whole lines: a call for each few channels would take longer than the additions.
     line_bias = None if bias is None else xp.tile(bias, plan.places[1])
 
     def work(images: slice) -> None:
-        with plan.im2col(x) as columns, plan.borrow_found(x) as memory:
+        with plan.im2col(x) as columns, plan.borrow_found(x) as spare:
             for part in turns(images, plan.step):
                 result = out[part].reshape(-1, plan.filters)
                 noted = None if passed is None else passed[:, part].reshape(-1, *result.shape)
                 if plan.pooled:
-                    found = memory[:, : len(result)]
+                    found = spare[:, : len(result)]
                     xp.matmul(columns.of(x[part]), matrices, out=found)
                     choose_largest(found, result, noted)
                 else:
@@ -143,18 +143,18 @@ def conv2d_gradients(
     way = _collect if collects else _scatter
     matrices = (plan.channels, plan.seen) if collects else plan.matrices
     d = xp.ascontiguousarray(d)
-    of_x = xp.empty(x.shape, dtype=x.dtype) if wanted[0] else None
+    of_x = memory.empty(of(x), x.shape, x.dtype) if wanted[0] else None
     of_weight = xp.zeros((len(plan.pieces), *matrices), dtype=x.dtype) if wanted[1] else None
     of_bias = xp.zeros((len(plan.pieces), plan.filters), dtype=x.dtype) if wanted[2] else None
 
     def work(number: int) -> None:
-        with plan.borrow_found(x) as memory, way(weight, plan) as pass_on:
+        with plan.borrow_found(x) as spare, way(weight, plan) as pass_on:
             for part in turns(plan.pieces[number], plan.step):
                 found = d[part].reshape(1, -1, plan.filters)
                 if passed is not None:
                     noted = passed[:, part].reshape(plan.taps, *found.shape[1:])
-                    give_to_largest(found[0], noted, memory[:, : noted.shape[1]])
-                    found = memory[:, : noted.shape[1]]
+                    give_to_largest(found[0], noted, spare[:, : noted.shape[1]])
+                    found = spare[:, : noted.shape[1]]
                 if of_bias is not None:
                     of_bias[number] += sum_rows(found.reshape(-1, plan.filters))
                 pass_on(

@@ -8,18 +8,26 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from minidl.backend import Array, array_module
+from minidl.backend import CPU, Array, array_module, of
+from minidl.kernels import memory
+from minidl.kernels.threads import PIECE_BYTES, cut, pieces_of, share
 from minidl.kernels.window import Window
 
 
 def max_pool(x: Array, window: Window) -> Array:
     """The largest value under each place of the window: (N, H, W, C) to (N, OH, OW, C)."""
-    xp = array_module(x)
-    padded = _pad(x, window, -xp.inf)
-    seen = _taps(padded, window, x.shape)
-    out = next(seen).copy()
-    for values in seen:
-        xp.maximum(out, values, out=out)
+    backend = of(x)
+    padded = _pad(x, window, -backend.xp.inf)
+    places = window.positions((x.shape[1], x.shape[2]))
+    out = memory.empty(backend, (len(x), *places, x.shape[3]), x.dtype)
+
+    def work(images: slice) -> None:
+        seen = _taps(padded[images], window, x.shape)
+        out[images] = next(seen)
+        for values in seen:
+            backend.xp.maximum(out[images], values, out=out[images])
+
+    share(work, _pieces(x))
     return out
 
 
@@ -36,21 +44,29 @@ def max_pool_gradient(x: Array, out: Array, d: Array, window: Window) -> Array:
         (N, H, W, C). Where several values of a place are largest, the first of them, row by row,
         takes the whole gradient, as in PyTorch.
     """
-    xp = array_module(x)
+    backend = of(x)
+    xp = backend.xp
     padded = _pad(x, window, xp.nan)  # equals nothing, so that no padding takes a gradient
-    gradient = xp.zeros(padded.shape, dtype=d.dtype)
+    gradient = memory.empty(backend, padded.shape, d.dtype)
     overlapping = window.strides[0] < window.size[0] or window.strides[1] < window.size[1]
-    waiting = xp.ones(out.shape, dtype=bool)  # places whose largest value has not been met yet
-    for values, target in zip(
-        _taps(padded, window, x.shape), _taps(gradient, window, x.shape), strict=True
-    ):
-        largest = values == out
-        largest &= waiting
-        waiting ^= largest
-        if overlapping:
-            target += d * largest
-        else:  # every pixel is met once, so that nothing needs to be read before it is written
-            xp.multiply(d, largest, out=target)
+
+    def work(images: slice) -> None:
+        gradient[images] = 0
+        waiting = xp.ones(out[images].shape, dtype=bool)  # where the largest is still to come
+        for values, target in zip(
+            _taps(padded[images], window, x.shape),
+            _taps(gradient[images], window, x.shape),
+            strict=True,
+        ):
+            largest = values == out[images]
+            largest &= waiting
+            waiting ^= largest
+            if overlapping:
+                target += d[images] * largest
+            else:  # every pixel is met once, so that nothing needs to be read before it is written
+                xp.multiply(d[images], largest, out=target)
+
+    share(work, _pieces(x))
     return _crop(gradient, window, x.shape)
 
 
@@ -119,6 +135,11 @@ def give_to_largest(d: Array, larger: Array, out: Array) -> None:
     for number in range(len(larger) - 1, 0, -1):
         xp.multiply(rest, larger[number], out=out[number])
         rest -= out[number]
+
+
+def _pieces(x: Array) -> list[slice]:
+    """The images of each piece of work."""
+    return cut(len(x), pieces_of(2 * x.nbytes, PIECE_BYTES) if of(x) is CPU else 1)
 
 
 def _taps(padded: Array, window: Window, shape: tuple[int, ...]) -> Iterator[Array]:

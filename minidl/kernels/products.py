@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from minidl.backend import Array, array_module
+from minidl.backend import CPU, Array, array_module, of
+from minidl.kernels import memory
 from minidl.kernels.threads import cut, one_blas_thread, pieces_of, share
 
 # Multiplications that are just worth cutting in two, and how many rows or columns a piece has at
@@ -29,10 +30,12 @@ def multiply(a: Array, b: Array, bias: Array | None = None, relu: bool = False) 
     rows, columns = len(a), b.shape[1]
     work = a.size * columns
     longer = max(rows, columns)
-    if work < PIECE_WORK or longer < 2 * PIECE_LENGTH or not isinstance(a, np.ndarray):
+    backend = of(a)
+    dtype = a.dtype if a.dtype == b.dtype else backend.xp.result_type(a, b)
+    out = memory.empty(backend, (rows, columns), dtype)
+    if work < PIECE_WORK or longer < 2 * PIECE_LENGTH or backend is not CPU:
         with one_blas_thread():
-            return _finish(a @ b, bias, relu)
-    out = np.empty((rows, columns), dtype=np.result_type(a, b))
+            return _finish(backend.xp.matmul(a, b, out=out), bias, relu)
     # BLAS copies both matrices to where it reads them fast, and in each piece one of them whole.
     by_rows = rows > columns
 

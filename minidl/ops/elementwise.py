@@ -11,6 +11,7 @@ from typing import Any
 from numpy.typing import DTypeLike
 
 from minidl.backend import Array, array_module, shared_by
+from minidl.kernels import elementwise as kernels
 from minidl.kernels import softmax
 from minidl.ops.operands import Number, floating, operands, tensor
 from minidl.tensor import Tensor, TensorLike, record
@@ -121,8 +122,8 @@ def sigmoid(x: TensorLike) -> Tensor:
 def relu(x: TensorLike) -> Tensor:
     """max(x, 0); its slope at 0 is taken as 0."""
     x = tensor(x)
-    out = array_module(x.data).maximum(x.data, 0)
-    return record(out, (x, lambda g: g * (out > 0)))
+    out = kernels.relu(x.data)
+    return record(out, (x, lambda g: kernels.pass_where(g, out > 0)))
 
 
 def leaky_relu(x: TensorLike, slope: float = 0.01) -> Tensor:

@@ -7,6 +7,7 @@ import math
 from minidl import backend
 from minidl.backend import Array, array_module
 from minidl.kernels import products
+from minidl.kernels.elementwise import pass_where
 from minidl.kernels.threads import one_blas_thread
 from minidl.ops.operands import Number, operands
 from minidl.tensor import Tensor, TensorLike, record, record_jointly
@@ -77,7 +78,7 @@ def dense(x: Tensor, weight: Tensor, bias: Tensor | None = None, *, relu: bool =
     def rule(g: Array, wanted: tuple[bool, ...]) -> tuple[Array | None, ...]:
         d = g.reshape(out.shape)
         if relu:
-            d = d * (out > 0)
+            d = pass_where(d, out > 0)
         of_x, of_weight, *of_bias = wanted
         return (
             products.multiply(d, matrix.T).reshape(shape) if of_x else None,

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from minidl import backend
-from minidl.backend import Array, Generator
+from minidl.backend import Generator
 from minidl.kernels.dropout import dropout_mask
+from minidl.kernels.elementwise import pass_where
 from minidl.tensor import Tensor, record
 
 
@@ -20,10 +21,4 @@ def dropout(x: Tensor, rate: float, generator: Generator) -> Tensor:
         2014; scaled in training, so that nothing changes at prediction.
     """
     kept, scale = dropout_mask(x.shape, rate, backend.of(x.data), generator)
-
-    def thinned(values: Array) -> Array:
-        result = values * kept
-        result *= scale
-        return result
-
-    return record(thinned(x.data), (x, thinned))
+    return record(pass_where(x.data, kept, scale), (x, lambda g: pass_where(g, kept, scale)))
