@@ -51,6 +51,8 @@ def cross_entropy(
     if not 0 <= label_smoothing <= 1:
         raise ValueError(f"label_smoothing must be between 0 and 1, got {label_smoothing}")
     targets = class_labels(labels, logits)
+    if from_logits and reduction == "mean" and len(targets):  # in one go
+        return probability.softmax_cross_entropy(logits, targets, label_smoothing, mean=True)
     loss = (
         probability.softmax_cross_entropy
         if from_logits
@@ -151,7 +153,8 @@ def class_labels(labels: Any, outputs: Tensor) -> Array:
             f"expected class numbers as integers, got {array.dtype}; "
             "convert them with labels.astype(int), or pass one row of probabilities a sample"
         )
-    if count and (array.min() < 0 or array.max() >= classes):
+    # As unsigned numbers, negative ones are large too, and one pass finds both.
+    if count and array.view(f"u{array.itemsize}").max() >= classes:
         raise ValueError(
             f"expected labels from 0 to {classes - 1} for {classes} classes, "
             f"got labels from {array.min()} to {array.max()}"

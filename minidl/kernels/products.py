@@ -12,9 +12,11 @@ from minidl.backend import CPU, Array, array_module, of
 from minidl.kernels import memory
 from minidl.kernels.threads import cut, one_blas_thread, pieces_of, share
 
-# Multiplications that are just worth cutting in two, and how many rows or columns a piece has at
-# least, for BLAS to run at full speed.
-PIECE_WORK = 1 << 23
+# Multiplications that are just worth cutting in two, how many of them take the time that writing an
+# element and passing over it again takes, and how many rows or columns a piece has at least, for
+# BLAS to run at full speed.
+PIECE_WORK = 3 << 21
+ELEMENT_WORK = 32
 PIECE_LENGTH = 64
 
 
@@ -28,7 +30,7 @@ def multiply(a: Array, b: Array, bias: Array | None = None, relu: bool = False) 
         relu: whether max(x, 0) follows.
     """
     rows, columns = len(a), b.shape[1]
-    work = a.size * columns
+    work = rows * columns * (a.shape[1] + ELEMENT_WORK)
     longer = max(rows, columns)
     backend = of(a)
     dtype = a.dtype if a.dtype == b.dtype else backend.xp.result_type(a, b)

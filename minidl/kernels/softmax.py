@@ -88,7 +88,8 @@ def cross_entropy_gradient(
 ) -> Array:
     """Gradient of `cross_entropy` with respect to what softmax was taken of: (N, C).
 
-    It is softmax less the targets, times d (N,), with no division anywhere.
+    It is softmax less the targets, times d, with no division anywhere. d is (N,), or one number for
+    all rows.
     """
     xp = array_module(log_probabilities)
     gradient = xp.exp(log_probabilities)
@@ -98,7 +99,7 @@ def cross_entropy_gradient(
         target = targets(labels, log_probabilities, smoothing)
         gradient *= target.sum(axis=1, keepdims=True)
         gradient -= target
-    gradient *= d[:, None]
+    gradient *= d[:, None] if d.ndim else d
     return gradient
 
 

@@ -7,6 +7,7 @@ from typing import overload
 
 import numpy as np
 
+from minidl.kernels.threads import one_blas_thread
 from minidl.layers.convolution import Conv2D
 from minidl.layers.module import Module, positive, snake_case
 from minidl.ops.operands import tensor
@@ -79,14 +80,15 @@ class Sequential(Module):
         """The output of the last layer for a batch, a tensor or an array."""
         out = tensor(x)
         position = 0
-        while position < len(self.layers):
-            layer, *following = self.layers[position : position + 2]
-            if isinstance(layer, Conv2D) and following and layer.can_pool(following[0]):
-                out = layer.pooled(out, following[0])
-                position += 2
-            else:
-                out = layer(out)
-                position += 1
+        with one_blas_thread():  # here once, instead of in each layer
+            while position < len(self.layers):
+                layer, *following = self.layers[position : position + 2]
+                if isinstance(layer, Conv2D) and following and layer.can_pool(following[0]):
+                    out = layer.pooled(out, following[0])
+                    position += 2
+                else:
+                    out = layer(out)
+                    position += 1
         return out
 
 

@@ -22,25 +22,30 @@ def log_softmax(x: TensorLike, axis: int = -1) -> Tensor:
     return record(out, (x, lambda g: kernels.log_softmax_gradient(out, g, axis)))
 
 
-def softmax_cross_entropy(logits: Tensor, labels: Array, smoothing: float = 0.0) -> Tensor:
-    """Cross-entropy of softmax(logits) against labels, row by row.
+def softmax_cross_entropy(
+    logits: Tensor, labels: Array, smoothing: float = 0.0, mean: bool = False
+) -> Tensor:
+    """Cross-entropy of softmax(logits) against labels, row by row or as the mean of all rows.
 
     Args:
         logits: (N, C).
         labels: class numbers (N,) from 0 to C - 1, or probabilities (N, C).
         smoothing: share of each target that is spread evenly over the classes.
+        mean: whether to take the mean.
 
     Returns:
-        (N,). Its gradient is softmax(logits) less the targets, with no division anywhere.
+        (N,), or a single number. Its gradient is softmax(logits) less the targets, with no division
+        by a probability anywhere.
     """
     log_probabilities = kernels.log_softmax(logits.data, 1)
-    return record(
-        kernels.cross_entropy(log_probabilities, labels, smoothing),
-        (
-            logits,
-            lambda g: kernels.cross_entropy_gradient(log_probabilities, labels, smoothing, g),
-        ),
-    )
+    losses = kernels.cross_entropy(log_probabilities, labels, smoothing)
+    count = len(losses)
+
+    def rule(g: Array) -> Array:
+        d = g / count if mean else g
+        return kernels.cross_entropy_gradient(log_probabilities, labels, smoothing, d)
+
+    return record(losses.sum() / count if mean else losses, (logits, rule))
 
 
 def cross_entropy_of_probabilities(
