@@ -25,7 +25,7 @@ from typing import NamedTuple, TypeAlias
 
 from minidl.backend import Array, array_module, of
 from minidl.kernels import memory, scratch
-from minidl.kernels.im2col import Columns, col2im, im2col, turns
+from minidl.kernels.im2col import col2im, im2col, turns
 from minidl.kernels.pooling import choose_largest, give_to_largest
 from minidl.kernels.products import sum_rows
 from minidl.kernels.threads import MOST_PIECES, PIECE_BYTES, cut, pieces_of, share
@@ -87,10 +87,15 @@ def conv2d(
     passed = None
     if remember and (plan.pooled or how.relu):
         passed = memory.empty(of(x), (how.taps, *out.shape), bool)
-        passed[0] = True
+        if not how.relu:
+            passed[0] = True
     matrices = plan.to_matrices(weight)
-    # Added to whole lines: a call for each few channels would take longer than the additions.
-    line_bias = None if bias is None else xp.tile(bias, plan.places[1])
+    line_bias = None
+    if bias is not None:
+        # As long as a line of output: NumPy's work on a few channels at a time takes far longer.
+        line_bias = xp.empty((plan.places[1], plan.filters), dtype=x.dtype)
+        line_bias[...] = bias
+        line_bias = line_bias.reshape(-1)
 
     def work(images: slice) -> None:
         with plan.im2col(x) as columns, plan.borrow_found(x) as spare:
@@ -231,7 +236,7 @@ class _Plan:
         turns = -(-longest * max(patches, 2 * found) * itemsize // most_bytes)
         self.step = max(1, -(-longest // max(turns, 1)))
 
-    def im2col(self, x: Array) -> AbstractContextManager[Columns]:
+    def im2col(self, x: Array) -> im2col:
         """What writes out the patches of x."""
         return im2col(x, self.step, (*self.image, self.channels), self.window, self.pool)
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import lru_cache
+from typing import Self
 
 from minidl.backend import Array, of
 from minidl.kernels import scratch
@@ -20,19 +22,45 @@ def turns(images: slice, step: int) -> Iterator[slice]:
         yield slice(start, min(start + step, images.stop))
 
 
-class Columns:
-    """Memory for the patches of a few images; made by `im2col`.
+class im2col:  # noqa: N801  it reads as what it does
+    """Borrow the memory to write patches out as rows, for a few images at a time.
+
+    Args:
+        like: an array of the device and the dtype of the images.
+        step: the largest number of images.
+        shape: (H, W, C) of the images.
+        window: the places to take patches from.
+        pool: rows and columns of places that belong together; those that are left over at the
+            bottom and to the right are not visited.
 
     Attributes:
-        room: where up to `step` images can be written, (step, H, W, C).
+        room: inside the `with` block, where up to `step` images can be written, (step, H, W, C).
     """
 
     def __init__(
-        self, window: Window, pool: Pair, places: Pair, padded: Array, room: Array, memory: Array
+        self,
+        like: Array,
+        step: int,
+        shape: tuple[int, int, int],
+        window: Window,
+        pool: Pair = (1, 1),
     ) -> None:
-        self.room = room
-        self._window, self._pool, self._places = window, pool, places
-        self._padded, self._memory = padded, memory
+        self._window, self._pool = window, pool
+        self._places, padded_shape, elements, self._inside = _layout(step, shape, window, pool)
+        self._lent_padded = scratch.borrow(of(like), padded_shape, like.dtype)
+        self._lent_columns = scratch.borrow(of(like), (elements,), like.dtype)
+
+    def __enter__(self) -> Self:
+        self._padded = self._lent_padded.__enter__()
+        self._columns = self._lent_columns.__enter__()
+        self.room = self._padded[self._inside]
+        if self._window.padded:
+            self._padded.fill(0)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._lent_columns.__exit__()
+        self._lent_padded.__exit__()
 
     def of(self, images: Array) -> Array:
         """The patches of images (n, H, W, C), as `of_room` returns them."""
@@ -51,43 +79,29 @@ class Columns:
         return self._rows(self._padded[:count])
 
     def _rows(self, padded: Array) -> Array:
-        taps, patch = math.prod(self._pool), math.prod(self._window.size) * padded.shape[3]
-        if self._window.size == self._window.strides == (1, 1) == self._pool:
+        size, pool = self._window.size, self._pool
+        patch = size[0] * size[1] * padded.shape[3]
+        if size == self._window.strides == (1, 1) == pool:
             return padded.reshape(1, -1, patch)  # the pixels are the patches
-        patches = self._window.patches(padded, self._places, self._pool)
-        matrix = self._memory[: patches.size].reshape(patches.shape)
+        patches = self._window.patches(padded, self._places, pool)
+        matrix = self._columns[: patches.size].reshape(patches.shape)
         matrix[...] = patches
-        return matrix.reshape(taps, -1, patch)
+        return matrix.reshape(pool[0] * pool[1], -1, patch)
 
 
-@contextmanager
-def im2col(
-    like: Array, step: int, shape: tuple[int, int, int], window: Window, pool: Pair = (1, 1)
-) -> Iterator[Columns]:
-    """Borrow the memory to write patches out as rows, for up to `step` images at a time.
-
-    Args:
-        like: an array of the device and the dtype of the images.
-        step: the largest number of images.
-        shape: (H, W, C) of the images.
-        window: the places to take patches from.
-        pool: rows and columns of places that belong together; those that are left over at the
-            bottom and to the right are not visited.
-    """
+@lru_cache(maxsize=1024)
+def _layout(
+    step: int, shape: tuple[int, int, int], window: Window, pool: Pair
+) -> tuple[Pair, tuple[int, ...], int, tuple[slice, ...]]:
+    """Groups of places, shape of the padded images, elements of the columns, where images lie."""
     height, width, channels = shape
     rows, columns = window.positions((height, width))
     places = rows // pool[0], columns // pool[1]
-    elements = step * math.prod(pool) * math.prod(places) * math.prod(window.size) * channels
     (top, bottom), (left, right) = window.padding
     padded_shape = step, height + top + bottom, width + left + right, channels
-    with (
-        scratch.borrow(of(like), (elements,), like.dtype) as memory,
-        scratch.borrow(of(like), padded_shape, like.dtype) as padded,
-    ):
-        room = padded[:, top : top + height, left : left + width]
-        if window.padded:
-            padded.fill(0)
-        yield Columns(window, pool, places, padded, room, memory)
+    elements = step * math.prod((*pool, *places, *window.size, channels))
+    inside = slice(None), slice(top, top + height), slice(left, left + width)
+    return places, padded_shape, elements, inside
 
 
 @contextmanager

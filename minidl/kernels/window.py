@@ -61,20 +61,20 @@ class Window(NamedTuple):
         """
         batch, height, width, channel = padded.strides
         down, right = height * self.strides[0], width * self.strides[1]
-        return array_module(padded).lib.stride_tricks.as_strided(
-            padded,
-            shape=(*pool, len(padded), *places, *self.size, padded.shape[3]),
-            strides=(
-                down,
-                right,
-                batch,
-                down * pool[0],
-                right * pool[1],
-                height * self.dilation[0],
-                width * self.dilation[1],
-                channel,
-            ),
+        shape = *pool, len(padded), *places, *self.size, padded.shape[3]
+        strides = (
+            down,
+            right,
+            batch,
+            down * pool[0],
+            right * pool[1],
+            height * self.dilation[0],
+            width * self.dilation[1],
+            channel,
         )
+        if type(padded) is np.ndarray and padded.flags.c_contiguous:
+            return np.ndarray(shape, padded.dtype, padded, strides=strides)  # a third of the time
+        return array_module(padded).lib.stride_tricks.as_strided(padded, shape, strides)
 
     def covering(self, pool: Pair) -> Window:
         """The window that sees, from each of its places, what a group of places sees.
