@@ -25,6 +25,7 @@ from typing import NamedTuple, TypeAlias
 
 from minidl.backend import Array, array_module, of
 from minidl.kernels import memory, scratch
+from minidl.kernels.elementwise import add_and_rectify
 from minidl.kernels.im2col import col2im, im2col, turns
 from minidl.kernels.pooling import choose_largest, give_to_largest
 from minidl.kernels.products import sum_rows
@@ -90,12 +91,6 @@ def conv2d(
         if not how.relu:
             passed[0] = True
     matrices = plan.to_matrices(weight)
-    line_bias = None
-    if bias is not None:
-        # As long as a line of output: NumPy's work on a few channels at a time takes far longer.
-        line_bias = xp.empty((plan.places[1], plan.filters), dtype=x.dtype)
-        line_bias[...] = bias
-        line_bias = line_bias.reshape(-1)
 
     def work(images: slice) -> None:
         with plan.im2col(x) as columns, plan.borrow_found(x) as spare:
@@ -108,13 +103,9 @@ def conv2d(
                     choose_largest(found, result, noted)
                 else:
                     xp.matmul(columns.of(x[part])[0], matrices[0], out=result)
-                if line_bias is not None:
-                    lines = result.reshape(-1, len(line_bias))
-                    lines += line_bias
-                if how.relu:
-                    xp.maximum(result, 0, out=result)
-                    if noted is not None:
-                        xp.greater(result, 0, out=noted[0])
+                add_and_rectify(result, bias, how.relu)
+                if how.relu and noted is not None:
+                    xp.greater(result, 0, out=noted[0])
 
     share(work, plan.pieces)
     return out, passed

@@ -2,26 +2,63 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
+from typing import Any
+
 from minidl.backend import CPU, Array, of
 from minidl.kernels import memory
 from minidl.kernels.threads import PIECE_BYTES, cut, pieces_of, share
+
+# NumPy needs a call of its inner loop for each line of a broadcast operation, which takes as long
+# as some hundred elements.
+LINE = 1 << 12
+
+
+def add_and_rectify(rows: Array, bias: Array | None, relu: bool) -> None:
+    """Add a bias to each row, and take the maximum with 0, in place.
+
+    Args:
+        rows: (M, C).
+        bias: (C,) or None.
+        relu: whether to take the maximum with 0.
+    """
+    if bias is None and not relu:
+        return
+    xp = of(rows).xp
+    count, channels = rows.shape
+    lines = 1
+    if rows.flags.c_contiguous:  # several rows in one line
+        lines = math.gcd(count, 1 << max(LINE // max(channels, 1), 1).bit_length() - 1)
+    line = xp.zeros((max(lines, 1), channels), dtype=rows.dtype)
+    if bias is not None:
+        line[...] = bias
+    line = line.reshape(-1)
+    rows = rows.reshape(-1, line.size) if lines > 1 else rows
+    if relu:
+        # max(x + b, 0) as max(x, -b) + b, because NumPy's maximum of two arrays is several times
+        # as fast as that of an array and a number.
+        xp.maximum(rows, -line, out=rows)
+    if bias is not None:
+        rows += line
 
 
 def relu(x: Array) -> Array:
     """max(x, 0) for each element."""
     backend = of(x)
-    if not x.ndim:
-        return backend.xp.maximum(x, 0)
     out = memory.empty(backend, x.shape, x.dtype)
-    share(lambda part: backend.xp.maximum(x[part], 0, out=out[part]), _parts(backend is CPU, x))
+
+    def work(part: slice) -> None:
+        out[part] = 0
+        backend.xp.maximum(x[part], out[part], out=out[part])
+
+    _by_parts(work, x)
     return out
 
 
 def pass_where(values: Array, where: Array, scale: float = 1.0) -> Array:
     """Each element times `scale` where a boolean array of the same shape is true, 0 elsewhere."""
     backend = of(values)
-    if not values.ndim:
-        return values * where * scale
     out = memory.empty(backend, values.shape, values.dtype)
 
     def work(part: slice) -> None:
@@ -29,10 +66,11 @@ def pass_where(values: Array, where: Array, scale: float = 1.0) -> Array:
         if scale != 1:
             out[part] *= scale
 
-    share(work, _parts(backend is CPU, values))
+    _by_parts(work, values)
     return out
 
 
-def _parts(shared: bool, x: Array) -> list[slice]:
-    """The parts of the first axis for `share`."""
-    return cut(len(x), pieces_of(3 * x.nbytes, PIECE_BYTES) if shared else 1)
+def _by_parts(work: Callable[[Any], None], x: Array) -> None:
+    """Call `work` with parts of the first axis of x, or with all of it at once."""
+    pieces = pieces_of(3 * x.nbytes, PIECE_BYTES) if of(x) is CPU else 1
+    share(work, cut(len(x), pieces) if pieces > 1 else [...])

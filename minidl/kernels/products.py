@@ -10,6 +10,7 @@ import numpy as np
 
 from minidl.backend import CPU, Array, array_module, of
 from minidl.kernels import memory
+from minidl.kernels.elementwise import add_and_rectify
 from minidl.kernels.threads import cut, one_blas_thread, pieces_of, share
 
 # Multiplications that are just worth cutting in two, how many of them take the time that writing an
@@ -37,7 +38,9 @@ def multiply(a: Array, b: Array, bias: Array | None = None, relu: bool = False) 
     out = memory.empty(backend, (rows, columns), dtype)
     if work < PIECE_WORK or longer < 2 * PIECE_LENGTH or backend is not CPU:
         with one_blas_thread():
-            return _finish(backend.xp.matmul(a, b, out=out), bias, relu)
+            backend.xp.matmul(a, b, out=out)
+        add_and_rectify(out, bias, relu)
+        return out
     # BLAS copies both matrices to where it reads them fast, and in each piece one of them whole.
     by_rows = rows > columns
 
@@ -45,19 +48,10 @@ def multiply(a: Array, b: Array, bias: Array | None = None, relu: bool = False) 
         down, across = (part, slice(None)) if by_rows else (slice(None), part)
         result = out[down, across]
         np.matmul(a[down], b[:, across], out=result)
-        _finish(result, None if bias is None else bias[across], relu)
+        add_and_rectify(result, None if bias is None else bias[across], relu)
 
     share(compute, cut(longer, min(pieces_of(work, PIECE_WORK), longer // PIECE_LENGTH)))
     return out
-
-
-def _finish(product: Array, bias: Array | None, relu: bool) -> Array:
-    """Add a bias and take the maximum with 0, in place."""
-    if bias is not None:
-        product += bias
-    if relu:
-        array_module(product).maximum(product, 0, out=product)
-    return product
 
 
 def sum_rows(rows: Array) -> Array:
