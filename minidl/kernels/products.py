@@ -16,7 +16,7 @@ from minidl.kernels.threads import cut, one_blas_thread, pieces_of, share
 # Multiplications that are just worth cutting in two, how many of them take the time that writing an
 # element and passing over it again takes, and how many rows or columns a piece has at least, for
 # BLAS to run at full speed.
-PIECE_WORK = 3 << 21
+PIECE_WORK = 13 << 19
 ELEMENT_WORK = 32
 PIECE_LENGTH = 64
 
@@ -50,7 +50,8 @@ def multiply(a: Array, b: Array, bias: Array | None = None, relu: bool = False) 
         np.matmul(a[down], b[:, across], out=result)
         add_and_rectify(result, None if bias is None else bias[across], relu)
 
-    share(compute, cut(longer, min(pieces_of(work, PIECE_WORK), longer // PIECE_LENGTH)))
+    pieces = min(pieces_of(work, PIECE_WORK, 3), longer // PIECE_LENGTH)
+    share(compute, cut(longer, pieces))
     return out
 
 

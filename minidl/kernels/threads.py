@@ -74,15 +74,17 @@ def cut(length: int, pieces: int) -> list[slice]:
     return [slice(start, stop) for start, stop in pairwise(bounds)]
 
 
-def pieces_of(work: int, least: int) -> int:
-    """Into how many pieces to cut work of some size: 1, 2, 4 or 8, growing as its square root.
+def pieces_of(work: int, least: int, power: int = 2) -> int:
+    """Into how many pieces to cut work of some size: 1, 2, 4 or 8.
 
     Args:
         work: how much there is, in any unit.
         least: the work that is just worth cutting in two.
+        power: p pieces are twice as many from least * p**power on; the larger it is, the larger do
+            pieces grow too.
     """
     pieces = 1
-    while pieces < MOST_PIECES and work >= least * pieces**2:
+    while pieces < MOST_PIECES and work >= least * pieces**power:
         pieces *= 2
     return pieces
 
