@@ -52,7 +52,7 @@ class Lines(Silent):
 class Bar(Lines):
     """Shows the epoch under way as a bar, which its line then takes the place of."""
 
-    # How often the numbers beside the bar are fetched, in seconds.
+    # How often the bar moves and the numbers beside it are fetched, in seconds.
     EVERY = 0.2
 
     def __enter__(self) -> Self:
@@ -74,6 +74,7 @@ class Bar(Lines):
             expand=True,
         )
         self._shown = 0.0
+        self._done = 0  # batches that the bar does not show yet
         self._progress.start()
         return self
 
@@ -83,18 +84,19 @@ class Bar(Lines):
 
     def start(self, epoch: int) -> None:
         """Begin an empty bar."""
+        self._done = 0
         self._task = self._progress.add_task(
             f"Epoch {epoch}/{self.epochs}", total=self.batches, numbers=""
         )
 
     def advance(self, measures: Callable[[], Measures]) -> None:
-        """Move the bar, and now and then the numbers."""
+        """Now and then, move the bar and fetch the numbers."""
+        self._done += 1
         now = self._progress.get_time()
-        if now - self._shown < self.EVERY:
-            self._progress.advance(self._task)
-        else:
+        if now - self._shown >= self.EVERY:
             self._shown = now
-            self._progress.update(self._task, advance=1, numbers=_numbers(measures()))
+            self._progress.update(self._task, advance=self._done, numbers=_numbers(measures()))
+            self._done = 0
 
     def finish(self, epoch: int, measures: Measures, seconds: float) -> None:
         """Put the epoch's line in the place of the bar."""

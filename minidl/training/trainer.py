@@ -39,8 +39,9 @@ class Trainer:
             Sequential that ends in softmax for the probabilities they are; for a module of your
             own that ends so, pass `partial(cross_entropy, from_logits=False)`.
         optimizer: over the model's parameters.
-        metrics: further functions of outputs and labels, by name, each the mean over the batch;
-            {"accuracy": accuracy} if None and the loss is cross_entropy.
+        metrics: further functions of outputs and labels, by name, each the mean over the samples it
+            is given, which may be those of several batches; {"accuracy": accuracy} if None and the
+            loss is cross_entropy.
         clip_norm: the largest norm of all gradients together, see `clip_grad_norm`; None for any.
 
     Attributes:
@@ -131,11 +132,11 @@ class Trainer:
             for epoch in range(1, epochs + 1):
                 started = time.perf_counter()
                 shown.start(epoch)
-                means = _Means()
+                means = _Means(self.metrics)
                 rng = generator.host if shuffle else None
                 for index in batch_indices(samples, batch_size, rng):
                     inputs, labels = self._batch(x, index), self._batch(y, index, labels=True)
-                    means.add(self.train_step(inputs, labels), len(labels))
+                    means.add(*self._learn(inputs, labels), labels)
                     shown.advance(means.values)
                 measures = means.values()
                 if validation_data is not None:
@@ -156,6 +157,12 @@ class Trainer:
         Returns:
             The loss and the metrics of the batch, before the update.
         """
+        loss, outputs = self._learn(x, y)
+        measured = {name: metric(outputs, y) for name, metric in self.metrics.items()}
+        return {"loss": loss, **measured}
+
+    def _learn(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        """One step on one batch; the loss and the outputs before the update."""
         outputs = self.model(x)
         loss = self.loss(outputs, y)
         self.optimizer.zero_grad()
@@ -163,7 +170,7 @@ class Trainer:
         if self.clip_norm is not None:
             clip_grad_norm(self.optimizer.params, self.clip_norm)
         self.optimizer.step()
-        return self._measure(loss, outputs, y)
+        return loss.detach(), outputs.detach()
 
     def evaluate(self, x: Any, y: Any, batch_size: int = 256) -> dict[str, float]:
         """The mean loss and metrics over a data set, in evaluation mode.
@@ -180,13 +187,12 @@ class Trainer:
             ValueError, TypeError: as `fit`.
         """
         samples = _check(x, y, "evaluate")
-        means = _Means()
+        means = _Means(self.metrics)
         with self._turn, no_grad(), self.model.mode(training=False):
             for index in batch_indices(samples, batch_size):
                 labels = self._batch(y, index, labels=True)
                 outputs = self.model(self._batch(x, index))
-                loss = self.loss(outputs, labels)
-                means.add(self._measure(loss, outputs, labels), len(labels))
+                means.add(self.loss(outputs, labels), outputs, labels)
         return means.values()
 
     def predict(self, x: Any, batch_size: int = 256) -> Array:
@@ -210,11 +216,6 @@ class Trainer:
             ]
         return np.concatenate(parts)
 
-    def _measure(self, loss: Tensor, outputs: Tensor, y: Tensor) -> dict[str, Tensor]:
-        outputs = outputs.detach()
-        measured = {name: metric(outputs, y) for name, metric in self.metrics.items()}
-        return {"loss": loss.detach(), **measured}
-
     def _batch(self, data: Any, index: slice | Array, labels: bool = False) -> Tensor:
         """Some samples, on the model's device; inputs in the model's dtype too."""
         parameter = self.optimizer.params[0].data
@@ -228,23 +229,53 @@ class Trainer:
 
 
 class _Means:
-    """Means over samples, of numbers that are means over batches. Kept where the numbers are."""
+    """Means over samples of the loss and the metrics.
 
-    def __init__(self) -> None:
+    A metric takes as long for many batches as for one, and on a GPU nobody should wait for numbers
+    in every step. So outputs are collected, and measured some batches at a time.
+    """
+
+    MOST_BATCHES = 64
+    MOST_BYTES = 1 << 20
+
+    def __init__(self, metrics: Mapping[str, Measure]) -> None:
+        self.metrics = metrics
         self.samples = 0
-        self.sums: dict[str, Array] = {}
+        self.sums: dict[str, float] = {}
+        self.waiting: list[tuple[Array, Array, Array]] = []
+        self.bytes = 0
 
-    def add(self, measured: Mapping[str, Tensor], samples: int) -> None:
-        """Add one batch of so many samples."""
-        self.samples += samples
-        for name, value in measured.items():
-            # float64: thousands of batches add up, and float32 would show it in the fourth digit
-            weighted = value.data.astype(np.float64) * samples
-            self.sums[name] = self.sums[name] + weighted if name in self.sums else weighted
+    def add(self, loss: Tensor, outputs: Tensor, labels: Tensor) -> None:
+        """Add one batch: its mean loss, outputs (N, ...) and labels (N, ...)."""
+        self.waiting.append((loss.data, outputs.data, labels.data))
+        self.bytes += outputs.data.nbytes
+        if len(self.waiting) >= self.MOST_BATCHES or self.bytes >= self.MOST_BYTES:
+            self._measure()
 
     def values(self) -> dict[str, float]:
-        """The means so far, as Python numbers."""
-        return {name: float(total) / self.samples for name, total in self.sums.items()}
+        """The means so far."""
+        self._measure()
+        return {name: total / self.samples for name, total in self.sums.items()}
+
+    def _measure(self) -> None:
+        """Add what is waiting to the sums."""
+        if not self.waiting:
+            return
+        losses, outputs, labels = zip(*self.waiting, strict=True)
+        xp = backend.of(outputs[0]).xp
+        sizes = np.array([len(part) for part in labels])
+        # Sums are float64: thousands of batches add up, and float32 would show it.
+        mean = backend.on_host(xp.stack(losses)).astype(np.float64)
+        self._add("loss", float(mean @ sizes))
+        if self.metrics:
+            joined = Tensor(xp.concatenate(outputs)), Tensor(xp.concatenate(labels))
+            for name, metric in self.metrics.items():
+                self._add(name, float(metric(*joined)) * int(sizes.sum()))
+        self.samples += int(sizes.sum())
+        self.waiting, self.bytes = [], 0
+
+    def _add(self, name: str, amount: float) -> None:
+        self.sums[name] = self.sums.get(name, 0.0) + amount
 
 
 def _ends_in_softmax(model: Module) -> bool:
