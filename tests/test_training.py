@@ -245,7 +245,7 @@ def test_a_history_that_was_interrupted_is_kept():
     calls = iter(range(10))
 
     def metric(outputs, labels):
-        if next(calls) == 5:
+        if next(calls) == 2:  # one call an epoch
             raise Stop
         return minidl.accuracy(outputs, labels)
 

@@ -53,7 +53,7 @@ class Bar(Lines):
     """Shows the epoch under way as a bar, which its line then takes the place of."""
 
     # How often the bar moves and the numbers beside it are fetched, in seconds.
-    EVERY = 0.2
+    EVERY = 0.5
 
     def __enter__(self) -> Self:
         from rich.progress import (
@@ -72,6 +72,7 @@ class Bar(Lines):
             TextColumn("{task.fields[numbers]}", markup=False),
             transient=True,
             expand=True,
+            auto_refresh=False,  # drawing ten times a second would take time from the training
         )
         self._shown = 0.0
         self._done = 0  # batches that the bar does not show yet
@@ -95,7 +96,9 @@ class Bar(Lines):
         now = self._progress.get_time()
         if now - self._shown >= self.EVERY:
             self._shown = now
-            self._progress.update(self._task, advance=self._done, numbers=_numbers(measures()))
+            self._progress.update(
+                self._task, advance=self._done, numbers=_numbers(measures()), refresh=True
+            )
             self._done = 0
 
     def finish(self, epoch: int, measures: Measures, seconds: float) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from typing import Any, TypeAlias
 
@@ -134,8 +134,7 @@ class Trainer:
                 shown.start(epoch)
                 means = _Means(self.metrics)
                 rng = generator.host if shuffle else None
-                for index in batch_indices(samples, batch_size, rng):
-                    inputs, labels = self._batch(x, index), self._batch(y, index, labels=True)
+                for inputs, labels in self._batches(batch_indices(samples, batch_size, rng), x, y):
                     means.add(*self._learn(inputs, labels), labels)
                     shown.advance(means.values)
                 measures = means.values()
@@ -189,9 +188,8 @@ class Trainer:
         samples = _check(x, y, "evaluate")
         means = _Means(self.metrics)
         with self._turn, no_grad(), self.model.mode(training=False):
-            for index in batch_indices(samples, batch_size):
-                labels = self._batch(y, index, labels=True)
-                outputs = self.model(self._batch(x, index))
+            for inputs, labels in self._batches(batch_indices(samples, batch_size), x, y):
+                outputs = self.model(inputs)
                 means.add(self.loss(outputs, labels), outputs, labels)
         return means.values()
 
@@ -211,21 +209,21 @@ class Trainer:
         samples = _length(x, "predict")
         with self._turn, no_grad(), self.model.mode(training=False):
             parts = [
-                self.model(self._batch(x, index)).numpy()
-                for index in batch_indices(samples, batch_size)
+                self.model(inputs).numpy()
+                for (inputs,) in self._batches(batch_indices(samples, batch_size), x)
             ]
         return np.concatenate(parts)
 
-    def _batch(self, data: Any, index: slice | Array, labels: bool = False) -> Tensor:
-        """Some samples, on the model's device; inputs in the model's dtype too."""
+    def _batches(
+        self, indices: Iterable[slice | Array], x: Any, *labels: Any
+    ) -> Iterator[tuple[Tensor, ...]]:
+        """Inputs and labels of each batch, on the model's device; inputs in its dtype too."""
         parameter = self.optimizer.params[0].data
-        here = backend.of(parameter)
-        if isinstance(data, Tensor):
-            data = data.data
-        array = here.asarray(data[index])
-        if not labels:
-            array = array.astype(parameter.dtype, copy=False)
-        return Tensor(array)
+        here, dtype = backend.of(parameter), parameter.dtype
+        arrays = [data.data if isinstance(data, Tensor) else data for data in (x, *labels)]
+        for index in indices:
+            inputs, *rest = (here.asarray(array[index]) for array in arrays)
+            yield Tensor(inputs.astype(dtype, copy=False)), *map(Tensor, rest)
 
 
 class _Means:
