@@ -53,26 +53,44 @@ class Mark(minidl.Module):
         return gradient
 
 
-def layer_names(model: Model) -> list[str]:
-    """A name for each layer, all different."""
+def stages(model: Model) -> list[range]:
+    """The layers that are measured together: minidl computes a convolution with its pooling."""
+    found: list[range] = []
+    for number, (kind, *_) in enumerate(model.layers):
+        if kind == "pool" and found and model.layers[number - 1][0] == "conv":
+            found[-1] = range(found[-1].start, number + 1)
+        else:
+            found.append(range(number, number + 1))
+    return found
+
+
+def stage_names(model: Model) -> list[str]:
+    """A name for each stage, all different."""
+    layers = [" ".join([kind, ", ".join(map(str, rest))]).rstrip() for kind, *rest in model.layers]
     return [
-        f"{number} {kind} {', '.join(map(str, arguments))}".rstrip()
-        for number, (kind, *arguments) in enumerate(model.layers, start=1)
+        f"{stage.start + 1} {' + '.join(layers[number] for number in stage)}"
+        for stage in stages(model)
     ]
+
+
+def stage_products(model: Model, batch_size: int) -> list[Products | None]:
+    """The products of each stage; None for one that has none."""
+    found = products(model, batch_size)
+    return [found[stage.start] for stage in stages(model)]
 
 
 def parts(model: Model) -> list[tuple[str, str]]:
     """What lies between one time that `marked_step` notes and the next."""
-    layers = layer_names(model)
-    # The gradient goes back to the first layer that has parameters and no further.
-    learning = [bool(found) for found in products(model, 1)].index(True)
+    names = stage_names(model)
+    # The gradient goes back to the first stage that has parameters and no further.
+    learning = [bool(found) for found in stage_products(model, 1)].index(True)
     return [
         ("rest", "forward"),
-        *((layer, "forward") for layer in layers),
+        *((name, "forward") for name in names),
         ("loss", "forward"),
         ("optimizer", "backward"),  # forgets the last gradients
         ("loss", "backward"),
-        *((layer, "backward") for layer in reversed(layers[learning:])),
+        *((name, "backward") for name in reversed(names[learning:])),
         ("optimizer", "backward"),
     ]
 
@@ -87,8 +105,8 @@ def marked_step(model: Model, data: list[Batch]) -> Callable[[], list[float]]:
     built = minidl_models.build(model)
     optimizer = minidl_models.make_optimizer(model, built)
     marked = minidl.Sequential([Mark(note)])
-    for layer in built.layers:
-        marked.layers += [layer, Mark(note)]
+    for stage in stages(model):
+        marked.layers += [*built.layers[stage.start : stage.stop], Mark(note)]
     turn = itertools.cycle(data)
 
     def step() -> list[float]:
@@ -135,8 +153,8 @@ def milliseconds(rounds: list[list[list[float]]]) -> list[float]:
 
 
 def needed_products(model: Model) -> dict[str, tuple[Products, tuple[str, ...]]]:
-    """For each layer that has products: their shapes, and which of them a step needs."""
-    named = zip(layer_names(model), products(model, model.batch_size), strict=True)
+    """For each stage that has products: their shapes, and which of them a step needs."""
+    named = zip(stage_names(model), stage_products(model, model.batch_size), strict=True)
     found = [(name, layer) for name, layer in named if layer]
     tasks = ("forward", *BACKWARD)
     # Nothing needs the gradient with respect to the images.
@@ -161,7 +179,7 @@ def measure(model: Model, rounds: int, seconds: float) -> dict[str, Any]:
     sgemm = statistics.median(measured["sgemm"])
     times: dict[str, dict[str, Any]] = {
         name: {"forward": 0.0, "backward": 0.0}
-        for name in [*layer_names(model), "loss", "optimizer", "rest"]
+        for name in [*stage_names(model), "loss", "optimizer", "rest"]
     }
     for (name, way), spent in zip(parts(model), milliseconds(measured["marked"]), strict=True):
         times[name][way] += spent
