@@ -26,15 +26,12 @@ def add_and_rectify(rows: Array, bias: Array | None, relu: bool) -> None:
     if bias is None and not relu:
         return
     xp = of(rows).xp
-    count, channels = rows.shape
-    lines = 1
-    if rows.flags.c_contiguous:  # several rows in one line
-        lines = math.gcd(count, 1 << max(LINE // max(channels, 1), 1).bit_length() - 1)
-    line = xp.zeros((max(lines, 1), channels), dtype=rows.dtype)
-    if bias is not None:
-        line[...] = bias
-    line = line.reshape(-1)
-    rows = rows.reshape(-1, line.size) if lines > 1 else rows
+    line = xp.zeros(rows.shape[1], dtype=rows.dtype) if bias is None else bias
+    if rows.size > LINE and rows.flags.c_contiguous:
+        # Several rows make one line, if their number can be divided so.
+        count = math.gcd(len(rows), 1 << (LINE // len(line)).bit_length())
+        line = xp.concatenate([line] * count)
+        rows = rows.reshape(-1, len(line))
     if relu:
         # max(x + b, 0) as max(x, -b) + b, because NumPy's maximum of two arrays is several times
         # as fast as that of an array and a number.
@@ -73,4 +70,7 @@ def pass_where(values: Array, where: Array, scale: float = 1.0) -> Array:
 def _by_parts(work: Callable[[Any], None], x: Array) -> None:
     """Call `work` with parts of the first axis of x, or with all of it at once."""
     pieces = pieces_of(3 * x.nbytes, PIECE_BYTES) if of(x) is CPU else 1
-    share(work, cut(len(x), pieces) if pieces > 1 else [...])
+    if pieces > 1:
+        share(work, cut(len(x), pieces))
+    else:
+        work(...)

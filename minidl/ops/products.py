@@ -79,12 +79,12 @@ def dense(x: Tensor, weight: Tensor, bias: Tensor | None = None, *, relu: bool =
         d = g.reshape(out.shape)
         if relu:
             d = pass_where(d, out > 0)
-        of_x, of_weight, *of_bias = wanted
+        of_x, of_weight = wanted[:2]
         return (
             products.multiply(d, matrix.T).reshape(shape) if of_x else None,
             products.multiply(rows.T, d) if of_weight else None,
-            *(products.sum_rows(d) for _ in of_bias),
-        )
+            products.sum_rows(d),
+        )[: len(wanted)]
 
     sources = [x, weight] if bias is None else [x, weight, bias]
     return record_jointly(out.reshape(*shape[:-1], matrix.shape[1]), sources, rule)
