@@ -30,7 +30,9 @@ def add_and_rectify(rows: Array, bias: Array | None, relu: bool) -> None:
     if rows.size > LINE and rows.flags.c_contiguous:
         # Several rows make one line, if their number can be divided so.
         count = math.gcd(len(rows), 1 << (LINE // len(line)).bit_length())
-        line = xp.concatenate([line] * count)
+        repeated = xp.empty((count, len(line)), dtype=rows.dtype)
+        repeated[...] = line
+        line = repeated.reshape(-1)
         rows = rows.reshape(-1, len(line))
     if relu:
         # max(x + b, 0) as max(x, -b) + b, because NumPy's maximum of two arrays is several times
