@@ -140,6 +140,25 @@ def average_pool(x, window, d=None):
     return out if d is None else gradient
 
 
+def conv2d_and_more(x, weight, bias, window, relu, pool):
+    """Convolution, max(x, 0) if asked for, and max pooling, one after the other."""
+    out = conv2d(x, weight, bias, window)
+    return max_pool(np.maximum(out, 0) if relu else out, (pool, pool, ((0, 0), (0, 0))))
+
+
+def conv2d_and_more_gradients(x, weight, bias, window, relu, pool, d):
+    """The gradients of `conv2d_and_more`: of images, weight and bias."""
+    out = conv2d(x, weight, bias, window)
+    d = max_pool(np.maximum(out, 0) if relu else out, (pool, pool, ((0, 0), (0, 0))), d)
+    if relu:
+        d = np.where(out > 0, d, 0)
+    return (
+        conv2d_input_gradient(d, weight, window, x.shape[1:3]),
+        conv2d_weight_gradient(x, d, window),
+        d.sum(axis=(0, 1, 2)),
+    )
+
+
 # Softmax and losses, one row at a time
 
 

@@ -79,6 +79,39 @@ def test_training_on_the_device_gives_what_the_cpu_gives(make):
     np.testing.assert_allclose(outputs, expected, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("activation", [None, "relu"])
+@pytest.mark.parametrize("pool", [2, (3, 2)])
+@pytest.mark.parametrize("channels", [1, 9])
+def test_convolution_and_pooling_in_one_go_on_the_device_are_what_they_are_on_the_cpu(
+    activation, pool, channels
+):
+    minidl.seed(0)
+    model = minidl.Sequential(
+        [
+            minidl.Conv2D(4, 2, padding="same", activation=activation),
+            minidl.MaxPool(pool),
+            minidl.Conv2D(3, 2, strides=2, activation=activation),
+            minidl.MaxPool((1, 2)),
+        ],
+        input_shape=(9, 8, channels),
+    )
+    x = on_gpu(3, 9, 8, channels).to("cpu").detach()
+    results = []
+    for device in ("cpu", "gpu"):
+        images = Tensor(x.data.copy()).to(device)
+        images.requires_grad = True
+        out = model.to(device)(images)
+        (out * out).sum().backward()
+        assert out.device == device
+        gradients = [images.grad, *(p.grad for p in model.parameters())]
+        if device == "gpu":
+            assert all(isinstance(gradient, stand_in.ndarray) for gradient in gradients)
+            gradients = [stand_in.asnumpy(gradient) for gradient in gradients]
+        results.append([out.numpy(), *gradients])
+    for on_cpu, on_device in zip(*results, strict=True):
+        np.testing.assert_allclose(on_device, on_cpu, rtol=1e-5, atol=1e-5)
+
+
 def test_auto_takes_the_gpu_and_arrays_of_the_user_are_known():
     assert minidl.find_device() == "gpu"
     assert on_gpu(3).device == "gpu"

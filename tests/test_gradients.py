@@ -415,6 +415,36 @@ op(
     normal(2, 3),
     normal(2),
 )
+for shape in [(4, 3), (2, 2, 3), (3,), (1, 3), (0, 3)]:
+    op(
+        products.dense,
+        f"relu {shape}",
+        arguments(products.dense, relu=True),
+        normal(*shape),
+        normal(3, 2),
+        normal(2),
+    )
+op(
+    products.dense,
+    "relu, no bias",
+    arguments(products.dense, relu=True),
+    normal(4, 3),
+    normal(3, 2),
+)
+op(
+    products.dense,
+    "relu, constant input",
+    lambda w, b: products.dense(Tensor(np.ones((2, 3), dtype=w.dtype)), w, b, relu=True),
+    normal(3, 2),
+    normal(2),
+)
+op(
+    products.dense,
+    "relu, transposed, then more",
+    tripled(lambda x, w: products.dense(x.transpose(), w.transpose(), relu=True)),
+    normal(3, 4),
+    normal(2, 3),
+)
 
 # -- reductions --------------------------------------------------------------------------------
 
@@ -614,6 +644,94 @@ op(
     FILTERS,
 )
 
+# With what may follow on the spot. Of normal draws no two are close enough for a slope to change
+# its place, nor any close enough to 0.
+FOLLOWED = [
+    # image (H, W, C_in), filters (KH, KW, C_out), options; few channels, then many
+    ((5, 6, 1), (2, 2, 2), {"pool_size": 2}),
+    ((5, 6, 1), (3, 3, 2), {"pool_size": 2, "padding": "same"}),  # a row is left over
+    ((5, 5, 2), (2, 3, 1), {"pool_size": (1, 2), "padding": 1}),
+    ((5, 5, 1), (2, 3, 2), {"pool_size": (2, 1), "strides": (1, 2)}),
+    ((6, 5, 1), (2, 2, 1), {"pool_size": (3, 2), "padding": ((1, 0), (0, 2))}),
+    ((7, 7, 1), (2, 2, 1), {"pool_size": 2, "strides": 2, "padding": "same"}),
+    ((6, 6, 1), (2, 2, 1), {"pool_size": 2, "dilation": (1, 2)}),
+    ((3, 4, 8), (2, 2, 1), {"pool_size": 2, "padding": 1}),
+    ((5, 4, 8), (2, 2, 1), {"pool_size": 2, "strides": (2, 1)}),
+    ((4, 4, 2), (1, 1, 2), {"pool_size": 2}),
+    ((3, 4, 1), (2, 2, 2), {"pool_size": (2, 3)}),  # the whole image
+]
+for (h, w, channels), (kh, kw, filters), options in FOLLOWED:
+    for more in ({}, {"relu": True}):
+        op(
+            images.conv2d,
+            f"{h}x{w}x{channels} {kh}x{kw}x{filters} {options} {more}",
+            arguments(images.conv2d, **options, **more),
+            normal(2, h, w, channels),
+            normal(kh, kw, channels, filters),
+            normal(filters),
+        )
+RELU_AND_POOL = arguments(images.conv2d, relu=True, pool_size=2)
+for (h, w, channels), (kh, kw, filters), options in CONVOLUTIONS[::4]:
+    op(
+        images.conv2d,
+        f"relu, {h}x{w}x{channels} {kh}x{kw}x{filters} {options}",
+        arguments(images.conv2d, relu=True, **options),
+        normal(2, h, w, channels),
+        normal(kh, kw, channels, filters),
+        normal(filters),
+    )
+op(images.conv2d, "relu and pool, no bias", RELU_AND_POOL, normal(2, 3, 4, 2), FILTERS)
+op(
+    images.conv2d,
+    "relu and pool, empty batch",
+    RELU_AND_POOL,
+    normal(0, 3, 4, 2),
+    FILTERS,
+    normal(2),
+)
+op(
+    images.conv2d,
+    "relu and pool, transposed images and filters",
+    lambda x, w: RELU_AND_POOL(x.transpose(3, 2, 1, 0), w.transpose(3, 2, 1, 0)),
+    normal(2, 4, 3, 2),
+    normal(1, 2, 3, 2),
+)
+op(
+    images.conv2d,
+    "relu and pool, constant images",
+    lambda w, b: RELU_AND_POOL(np.cos(np.arange(24, dtype=w.dtype)).reshape(1, 3, 4, 2), w, b),
+    FILTERS,
+    normal(2),
+)
+op(
+    images.conv2d,
+    "relu and pool, constant filters",
+    lambda x: RELU_AND_POOL(x, np.arange(8, dtype=x.dtype).reshape(2, 2, 1, 2) - 3),
+    normal(2, 4, 3, 1),
+)
+op(
+    images.conv2d,
+    "relu and pool, bias alone",
+    lambda b: RELU_AND_POOL(
+        np.arange(12, dtype=b.dtype).reshape(1, 3, 4, 1), np.ones((2, 2, 1, 2), b.dtype), b
+    ),
+    normal(2),
+)
+op(
+    images.conv2d,
+    "relu and pool, then more",
+    tripled(RELU_AND_POOL),
+    normal(1, 3, 4, 2),
+    FILTERS,
+)
+op(
+    images.conv2d,
+    "relu and pool, twice",
+    lambda x, w: images.conv2d(RELU_AND_POOL(x, w, padding="same"), w, relu=True, padding="same"),
+    normal(1, 4, 5, 2),
+    FILTERS,
+)
+
 POOLS = [
     ((4, 4), {}),
     ((5, 7), {}),  # what does not fill a window is left out
@@ -733,6 +851,13 @@ layer(Conv2D, "strides", lambda: Conv2D(1, 3, strides=2, padding="same"), normal
 layer(Conv2D, "dilation", lambda: Conv2D(1, 2, dilation=(1, 2)), normal(1, 3, 4, 2))
 layer(Conv2D, "sides", lambda: Conv2D(1, 2, padding=((2, 0), (0, 1))), normal(1, 2, 2, 1))
 layer(Conv2D, "empty batch", lambda: Conv2D(2, 2), normal(0, 3, 3, 1))
+for activation in (None, "relu"):
+    layer(
+        Sequential,
+        f"convolution and pooling, {activation}",
+        lambda a=activation: Sequential([Conv2D(2, 3, activation=a), MaxPool(2)]),
+        normal(2, 5, 6, 1),
+    )
 for pool in (MaxPool, AvgPool):
     layer(pool, "plain", pool, normal(2, 4, 5, 1))
     layer(pool, "overlapping", lambda p=pool: p(3, strides=2), normal(1, 5, 5, 2))

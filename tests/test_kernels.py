@@ -1,114 +1,36 @@
-"""Every kernel against a plain reference, on generated shapes; and what becomes of scratch memory.
+"""Every kernel against a plain reference, on generated shapes.
 
-Convolutions and max pooling are compared exactly: their inputs are multiples of 1/8, whose products
-and sums float32 holds without rounding, so that no order of additions excuses a difference. Where a
-kernel divides or takes an exponential, `TOLERANCE` applies: a few dozen roundings of half a unit in
-the last place, 6e-8 in float32 and 1.1e-16 in float64, relative to values of about 1.
+Convolution, scratch memory and threads have files of their own. Max pooling is compared exactly.
+Where a kernel divides or takes an exponential, `TOLERANCE` applies: a few dozen roundings of half a
+unit in the last place, 6e-8 in float32 and 1.1e-16 in float64, relative to values of about 1.
 """
 
 import math
-import threading
-import tracemalloc
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
-from typing import NamedTuple
+from itertools import accumulate
 
 import numpy as np
 import pytest
 import reference
-from hypothesis import example, given, settings
+from generated import DTYPES, LAYOUTS, SEEDS, cases, generated, laid_out
+from hypothesis import example, given
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 from reference import eighths, numbers
 
-from minidl import Conv2D, Generator, Tensor
+from minidl import Generator
 from minidl.backend import CPU
-from minidl.kernels import convolution, dropout, normalization, optimizer, pooling, scratch, softmax
+from minidl.kernels import (
+    dropout,
+    elementwise,
+    normalization,
+    optimizer,
+    pooling,
+    products,
+    softmax,
+)
 from minidl.kernels.window import Window, place_window, same_padding
 
 TOLERANCE = {np.float32: 2e-6, np.float64: 1e-14}
-DTYPES = st.sampled_from([np.float32, np.float64])
-SEEDS = st.integers(0, 1000)
-LAYOUTS = st.sampled_from(["plain", "fortran", "every second", "backwards", "inside"])
-
-# The same examples in every run, and no limit on the time that one of them takes.
-generated = settings(max_examples=40, deadline=None, derandomize=True, database=None)
-
-
-def laid_out(array, layout):
-    """The same values in another order in memory, not to be written to."""
-    if layout == "fortran":
-        array = np.asfortranarray(array)
-    elif layout == "every second":
-        wide = np.full((*array.shape[:-1], 2 * array.shape[-1]), np.nan, array.dtype)
-        wide[..., ::2] = array
-        array = wide[..., ::2]
-    elif layout == "backwards":
-        array = np.ascontiguousarray(array[::-1, ..., ::-1])[::-1, ..., ::-1]
-    elif layout == "inside":
-        inside = np.pad(array, 1, constant_values=np.nan)
-        array = inside[(slice(1, -1),) * array.ndim]
-    array.flags.writeable = False
-    return array
-
-
-class Case(NamedTuple):
-    """Images and a window that fits on them."""
-
-    x: np.ndarray
-    window: Window
-    filters: int
-    seed: int
-
-    @property
-    def image(self):
-        return self.x.shape[1], self.x.shape[2]
-
-    def array(self, shape, salt):
-        return laid_out(eighths(shape, self.seed + salt).astype(self.x.dtype), "plain")
-
-    @property
-    def weight(self):
-        return self.array((*self.window.size, self.x.shape[3], self.filters), 1)
-
-    @property
-    def d(self):
-        shape = (len(self.x), *self.window.positions(self.image), self.filters)
-        return laid_out(eighths(shape, self.seed + 2).astype(self.x.dtype), "every second")
-
-
-@st.composite
-def cases(draw, dilate=True, pad=3):
-    """Batches of 0, 1 or 3 images, all dtypes and layouts, windows of every kind."""
-    ones = st.just(1)
-    size = draw(st.tuples(st.integers(1, 4), st.integers(1, 4)))
-    strides = draw(st.tuples(st.integers(1, 3), st.integers(1, 3)))
-    gap = st.integers(1, 3) if dilate else ones
-    dilation = draw(st.tuples(gap, gap))
-    sides = [st.integers(0, pad if dilate else min(pad, taps - 1)) for taps in size]
-    padding = draw(st.tuples(*(st.tuples(side, side) for side in sides)))
-    image = [
-        max((size[i] - 1) * dilation[i] + 1 - sum(padding[i]), 1) + draw(st.integers(0, 3))
-        for i in (0, 1)
-    ]
-    shape = (draw(st.sampled_from([0, 1, 3])), *image, draw(st.integers(1, 3)))
-    seed = draw(SEEDS)
-    x = laid_out(eighths(shape, seed).astype(draw(DTYPES)), draw(LAYOUTS))
-    return Case(x, Window(size, strides, padding, dilation), draw(st.integers(1, 3)), seed)
-
-
-def in_new_thread(function, *args):
-    """The result of a call in a thread that has no scratch buffers yet."""
-    with ThreadPoolExecutor(1) as pool:
-        return pool.submit(function, *args).result()
-
-
-def fill_scratch_with_nan():
-    """Leave this thread nothing but buffers full of NaN, larger than any kernel here needs."""
-    scratch._shelf.buffers = []
-    with ExitStack() as stack:
-        for _ in range(scratch.MOST_KEPT):
-            stack.enter_context(scratch.borrow(CPU, (1 << 18,), np.float64)).fill(np.nan)
 
 
 # Windows
@@ -158,249 +80,6 @@ def test_same_gives_one_place_for_each_started_stride(image, size, strides, dila
 def test_place_window_names_both_sizes_when_the_window_does_not_fit():
     with pytest.raises(ValueError, match=r"5x7 pixels.*images of 4x6 padded to 4x6"):
         place_window((4, 6), (3, 4), (1, 1), "valid", (2, 2))
-
-
-# Convolution
-
-
-@generated
-@given(cases(), st.booleans())
-def test_conv2d_is_the_sum_over_all_taps(case, with_bias):
-    bias = case.array((case.filters,), 3) if with_bias else None
-    out = convolution.conv2d(case.x, case.weight, bias, case.window)
-    assert out.dtype == case.x.dtype
-    assert_array_equal(out, reference.conv2d(case.x, case.weight, bias, case.window))
-
-
-@generated
-@given(cases())
-def test_conv2d_weight_gradient_is_the_sum_over_all_places(case):
-    gradient = convolution.conv2d_weight_gradient(case.x, case.d, case.window)
-    assert gradient.dtype == case.x.dtype
-    assert_array_equal(gradient, reference.conv2d_weight_gradient(case.x, case.d, case.window))
-
-
-@generated
-@given(cases())
-def test_conv2d_input_gradient_is_the_sum_over_all_places(case):
-    gradient = convolution.conv2d_input_gradient(case.d, case.weight, case.window, case.image)
-    expected = reference.conv2d_input_gradient(case.d, case.weight, case.window, case.image)
-    assert gradient.dtype == case.x.dtype
-    assert_array_equal(gradient, expected)
-
-
-@generated
-@given(cases())
-def test_col2im_gives_the_input_gradient_for_every_stride(case):
-    gradient = convolution.col2im(case.d, case.weight, case.window, case.image)
-    expected = reference.conv2d_input_gradient(case.d, case.weight, case.window, case.image)
-    assert_array_equal(gradient, expected)
-
-
-def test_the_input_gradient_takes_the_mirrored_path_where_the_stride_is_one(monkeypatch):
-    monkeypatch.setattr(convolution, "col2im", None)
-    d, weight = np.ones((2, 5, 5, 3), np.float32), np.ones((3, 3, 2, 3), np.float32)
-    window = Window((3, 3), padding=((1, 1), (1, 1)))
-    gradient = convolution.conv2d_input_gradient(d, weight, window, (5, 5))
-    assert gradient[0, :, :, 0].tolist() == [
-        [12, 18, 18, 18, 12],
-        [18, 27, 27, 27, 18],
-        [18, 27, 27, 27, 18],
-        [18, 27, 27, 27, 18],
-        [12, 18, 18, 18, 12],
-    ]
-
-
-def test_the_input_gradient_allows_more_padding_than_the_window_reaches():
-    x = eighths((2, 3, 3, 1), 0)
-    window = (2, 2), (1, 1), ((3, 0), (0, 2)), (1, 1)
-    d = eighths((2, *reference.output_size((3, 3), *window), 2), 1)
-    weight = eighths((2, 2, 1, 2), 2)
-    gradient = convolution.conv2d_input_gradient(d, weight, Window(*window), (3, 3))
-    assert_array_equal(gradient, reference.conv2d_input_gradient(d, weight, window, (3, 3)))
-    assert gradient.shape == x.shape
-
-
-@pytest.mark.parametrize("budget", [0, 1000, 5000, 1 << 40])
-@pytest.mark.parametrize("strides", [(1, 1), (2, 1)])
-def test_convolutions_do_not_depend_on_how_many_images_are_taken_at_a_time(
-    monkeypatch, budget, strides
-):
-    x, weight = eighths((7, 6, 5, 2), 0), eighths((3, 2, 2, 3), 1)
-    window = Window((3, 2), strides, ((1, 1), (0, 1)))
-    d = eighths((7, *window.positions((6, 5)), 3), 2)
-
-    def all_three():
-        return (
-            convolution.conv2d(x, weight, eighths((3,), 3), window),
-            convolution.conv2d_input_gradient(d, weight, window, (6, 5)),
-            convolution.conv2d_weight_gradient(x, d, window),
-        )
-
-    expected = all_three()
-    monkeypatch.setitem(convolution.COLUMN_BYTES, "cpu", budget)
-    for result, wanted in zip(all_three(), expected, strict=True):
-        assert_array_equal(result, wanted)
-
-
-def test_weight_gradients_of_any_numbers_differ_by_rounding_alone(monkeypatch):
-    x, d = numbers((7, 6, 5, 2), 0), numbers((7, 4, 3, 3), 1)
-    whole = convolution.conv2d_weight_gradient(x, d, Window((3, 3)))
-    monkeypatch.setitem(convolution.COLUMN_BYTES, "cpu", 0)
-    # 84 products of at most 4, each addition rounded by at most 2**-53 of a sum below 84 * 4.
-    bound = 84 * 84 * 4 * 2.0**-53
-    parts = convolution.conv2d_weight_gradient(x, d, Window((3, 3)))
-    assert_allclose(parts, whole, rtol=0, atol=bound)
-
-
-@generated
-@given(cases())
-def test_dirty_scratch_changes_no_convolution(case):
-    fill_scratch_with_nan()
-    out = convolution.conv2d(case.x, case.weight, None, case.window)
-    fill_scratch_with_nan()
-    gradient = convolution.conv2d_weight_gradient(case.x, case.d, case.window)
-    fill_scratch_with_nan()
-    back = convolution.conv2d_input_gradient(case.d, case.weight, case.window, case.image)
-    fill_scratch_with_nan()
-    scattered = convolution.col2im(case.d, case.weight, case.window, case.image)
-    for result in (out, gradient, back, scattered):
-        assert np.isfinite(result).all()
-    assert_array_equal(out, reference.conv2d(case.x, case.weight, None, case.window))
-
-
-def test_conv2d_never_holds_the_columns_of_the_whole_batch():
-    # Batch 1024 of 64 channels on 14x14: the columns of all images would take 462 MB.
-    x = Tensor(np.zeros((1024, 14, 14, 64), np.float32), requires_grad=True)
-    layer = Conv2D(64, 3, padding="same")
-    layer(Tensor(x.data[:1]))
-    output_and_gradient = 2 * x.data.nbytes
-    seed = np.zeros(x.shape, np.float32)
-
-    def train():
-        tracemalloc.start()
-        try:
-            layer(x).backward(seed)
-            return tracemalloc.get_traced_memory()[1]
-        finally:
-            tracemalloc.stop()
-
-    assert in_new_thread(train) < output_and_gradient + 4e6
-
-
-# Scratch memory
-
-
-def test_scratch_is_an_array_of_the_shape_and_dtype_asked_for():
-    for dtype in (np.float32, np.float64, np.uint8):
-        with (
-            scratch.borrow(CPU, (2, 0, 3), dtype) as empty,
-            scratch.borrow(CPU, (5, 3), dtype) as a,
-        ):
-            assert (empty.shape, empty.dtype) == ((2, 0, 3), dtype)
-            assert (a.shape, a.dtype) == ((5, 3), dtype)
-            assert a.flags.c_contiguous
-            assert a.flags.aligned
-
-
-def test_scratch_that_was_given_back_is_lent_again():
-    def addresses():
-        with scratch.borrow(CPU, (100,), np.float32) as a:
-            first = a.ctypes.data
-        with scratch.borrow(CPU, (5, 20), np.float32) as a:
-            return first, a.ctypes.data
-
-    first, second = in_new_thread(addresses)
-    assert first == second
-
-
-def test_scratch_that_was_given_back_by_an_error_is_lent_again():
-    scratch._shelf.buffers = []
-    with pytest.raises(KeyError), scratch.borrow(CPU, (100,), np.float32):
-        raise KeyError
-    assert [buffer.size for buffer in scratch._shelf.buffers] == [400]
-
-
-def test_scratch_in_use_is_never_lent_twice():
-    with ExitStack() as stack:
-        lent = [stack.enter_context(scratch.borrow(CPU, (50,), np.float32)) for _ in range(6)]
-        for i, a in enumerate(lent):
-            assert not any(np.shares_memory(a, b) for b in lent[:i])
-
-
-def test_scratch_is_kept_in_small_number_and_size():
-    scratch._shelf.buffers = []
-    with ExitStack() as stack:
-        for size in range(1, 9):
-            stack.enter_context(scratch.borrow(CPU, (size,), np.uint8))
-    assert len(scratch._shelf.buffers) == scratch.MOST_KEPT
-    with scratch.borrow(CPU, (scratch.LARGEST_KEPT + 1,), np.uint8):
-        pass
-    assert max(buffer.size for buffer in scratch._shelf.buffers) <= scratch.LARGEST_KEPT
-
-
-def test_threads_do_not_share_scratch():
-    meet = threading.Barrier(2, timeout=60)
-
-    def lend():
-        with scratch.borrow(CPU, (100,), np.float32):
-            pass
-        meet.wait()  # both have given a buffer back
-        with scratch.borrow(CPU, (100,), np.float32) as a:
-            meet.wait()  # both hold one
-            return a
-
-    with ThreadPoolExecutor(2) as pool:
-        first, second = (future.result() for future in [pool.submit(lend), pool.submit(lend)])
-    assert not np.shares_memory(first, second)
-
-
-def test_convolutions_in_two_threads_do_not_disturb_each_other():
-    x, weight = eighths((16, 10, 10, 4), 0), eighths((3, 3, 4, 4), 1)
-    window = Window((3, 3), padding=((1, 1), (1, 1)))
-    expected = [convolution.conv2d(x * sign, weight, None, window) for sign in (1, -1)]
-    with ThreadPoolExecutor(2) as pool:
-        for _ in range(20):
-            signs = (1, -1)
-            results = pool.map(lambda s: convolution.conv2d(x * s, weight, None, window), signs)
-            for result, wanted in zip(results, expected, strict=True):
-                assert_array_equal(result, wanted)
-
-
-def test_no_result_lies_in_scratch_memory():
-    x, weight = eighths((3, 6, 6, 2), 0), eighths((3, 3, 2, 4), 1)
-    results = []
-    for window in (Window((3, 3)), Window((3, 3), (2, 2), ((1, 1), (1, 1)))):
-        out = convolution.conv2d(x, weight, None, window)
-        results += [
-            out,
-            convolution.conv2d_weight_gradient(x, out, window),
-            convolution.conv2d_input_gradient(out, weight, window, (6, 6)),
-        ]
-    parameter, mean, square = (eighths((40,), i) ** 2 for i in range(3))
-    optimizer.sgd(parameter, mean, lr=0.1, weight_decay=0.1)
-    results += [parameter, mean, square]
-    assert scratch._shelf.buffers
-    for result in results:
-        assert not any(np.shares_memory(result, buffer) for buffer in scratch._shelf.buffers)
-
-
-def test_later_calls_leave_earlier_results_as_they_were():
-    x, weight = eighths((3, 6, 6, 2), 0), eighths((3, 3, 2, 2), 1)
-    window = Window((3, 3), padding=((1, 1), (1, 1)))
-
-    def all_three(factor):
-        return (
-            convolution.conv2d(x * factor, weight, None, window),
-            convolution.conv2d_input_gradient(x * factor, weight, window, (6, 6)),
-            convolution.conv2d_weight_gradient(x * factor, x, window),
-        )
-
-    first = all_three(1)
-    copies = [array.copy() for array in first]
-    all_three(3)
-    for array, copy in zip(first, copies, strict=True):
-        assert_array_equal(array, copy)
 
 
 # Pooling
@@ -482,6 +161,90 @@ def test_average_pool_shares_its_gradient_among_the_real_pixels(case):
     expected = reference.average_pool(case.x, case.window[:3], d)
     # a pixel lies under up to 16 places, and collects up to 16 shares
     assert_allclose(gradient, expected, rtol=0, atol=16 * tolerance)
+
+
+@pytest.mark.parametrize("count", [2, 3, 4, 6, 40])
+def test_the_largest_is_chosen_and_the_first_that_has_it_gets_the_gradient(count):
+    values = np.round(numbers((count, 7, 3), count))  # from -2 to 2: ties everywhere
+    before, d = values.copy(), numbers((7, 3), 1)
+    passes = numbers((7, 3), 2) > 0
+    out, larger = np.full((7, 3), np.nan), np.empty((count, 7, 3), bool)
+    pooling.choose_largest(values, out, larger)
+    assert_array_equal(out, values.max(axis=0))
+    larger[0] = passes
+    gradient = np.full(values.shape, np.nan)
+    pooling.give_to_largest(d, larger, gradient)
+    expected = np.zeros(values.shape)
+    np.put_along_axis(expected, values.argmax(axis=0)[None], np.where(passes, d, 0)[None], axis=0)
+    assert_array_equal(gradient, expected)
+    out[...] = np.nan
+    pooling.choose_largest(values, out, None)
+    assert_array_equal(out, values.max(axis=0))
+    assert_array_equal(values, before)
+
+
+@pytest.mark.parametrize("place", range(3))
+def test_the_largest_of_nan_and_numbers_is_nan(place):
+    values = np.zeros((3, 2), np.float32)
+    values[place, 0] = np.nan
+    out, larger = np.empty(2, np.float32), np.ones((3, 2), bool)
+    pooling.choose_largest(values, out, larger)
+    assert np.isnan(out).tolist() == [True, False]
+    gradient = np.empty((3, 2), np.float32)
+    pooling.give_to_largest(np.ones(2, np.float32), larger, gradient)
+    assert gradient.sum(axis=0).tolist() == [1, 1]  # all of it, to some one
+    assert gradient[0, 1] == 1
+
+
+# Element by element
+
+
+@st.composite
+def rows_and_biases(draw):
+    """Rows (M, C) that may be written to, of any numbers of rows and columns, and a bias."""
+    shape = draw(st.integers(0, 40)), draw(st.sampled_from([1, 2, 3, 10, 64, 1000, 5000]))
+    seed, dtype = draw(SEEDS), draw(DTYPES)
+    wide = np.full((shape[0], shape[1] + draw(st.sampled_from([0, 1]))), np.nan, dtype)
+    rows = wide[:, : shape[1]]
+    rows[...] = numbers(shape, seed)
+    return rows, numbers(shape[1:], seed + 1).astype(dtype), wide
+
+
+@generated
+@given(rows_and_biases(), st.booleans(), st.booleans())
+def test_a_bias_is_added_to_each_row_and_what_is_below_0_is_cut_off(case, with_bias, relu):
+    rows, bias, wide = case
+    expected = rows + bias if with_bias else rows.copy()
+    if relu:
+        expected = np.maximum(expected, 0)
+    beside = wide[:, bias.size :].copy()
+    elementwise.add_and_rectify(rows, bias if with_bias else None, relu)
+    assert_array_equal(rows, expected)
+    assert_array_equal(wide[:, bias.size :], beside)  # nothing is written there
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("shape", [(), (0,), (0, 3), (7,), (3, 0), (400, 401, 5)], ids=str)
+def test_rectifying_and_passing_element_by_element(dtype, shape):
+    x = laid_out(numbers(shape, 0).astype(dtype), "fortran")
+    d, where = numbers(shape, 1).astype(dtype), numbers(shape, 2) > 0
+    for out, expected in (
+        (elementwise.relu(x), np.maximum(x, 0)),
+        (elementwise.pass_where(d, where), np.where(where, d, 0)),
+        (elementwise.pass_where(d, where, 1.25), np.where(where, d, 0) * dtype(1.25)),
+    ):
+        assert out.dtype == dtype
+        assert_array_equal(out, expected)
+        assert not any(np.shares_memory(out, array) for array in (x, d))
+
+
+def test_rectifying_passes_nan_on():
+    x = np.array([np.nan, -1, 1], np.float32)
+    assert_array_equal(elementwise.relu(x), [np.nan, 0, 1])
+    rows = np.array([[np.nan, -1, 1]] * 2, np.float32)
+    for bias in (None, np.array([1, np.nan, 1], np.float32)):
+        elementwise.add_and_rectify(rows, bias, True)
+    assert_array_equal(rows, [[np.nan, np.nan, 2]] * 2)
 
 
 # Softmax
@@ -608,6 +371,90 @@ def test_targets_are_not_the_labels_themselves():
     assert not np.shares_memory(softmax.targets(labels, labels, 0), labels)
 
 
+# Products
+
+
+@st.composite
+def products_of_matrices(draw):
+    """Two matrices that fit together, also with nothing to add up, and a bias."""
+    m, k, n = draw(st.integers(0, 9)), draw(st.integers(0, 9)), draw(st.integers(1, 9))
+    seed, dtype = draw(SEEDS), draw(DTYPES)
+    a = laid_out(eighths((m, k), seed).astype(dtype), draw(LAYOUTS))
+    b = laid_out(eighths((k, n), seed + 1).astype(dtype), draw(LAYOUTS))
+    return a, b, laid_out(eighths((n,), seed + 2).astype(dtype), "every second")
+
+
+@generated
+@given(products_of_matrices(), st.booleans(), st.booleans())
+def test_a_product_is_the_sum_of_products(case, with_bias, relu):
+    a, b, bias = case
+    out = products.multiply(a, b, bias if with_bias else None, relu)
+    expected = np.zeros((len(a), b.shape[1])) + (bias if with_bias else 0)
+    for i, k, j in np.ndindex(*a.shape, b.shape[1]):
+        expected[i, j] += float(a[i, k]) * float(b[k, j])
+    assert out.dtype == a.dtype
+    assert_array_equal(out, np.maximum(expected, 0) if relu else expected)
+
+
+@pytest.mark.parametrize("relu", [False, True])
+@pytest.mark.parametrize("rows", [0, 3])
+def test_a_product_may_have_no_columns(rows, relu):
+    for bias in (None, np.ones(0)):
+        out = products.multiply(np.ones((rows, 2)), np.ones((2, 0)), bias, relu)
+        assert out.shape == (rows, 0)
+
+
+# multiplications by the million, and shapes that divide by nothing: whole, tall, wide, deep
+LARGE_PRODUCTS = [
+    (1031, 131, 127),
+    (9001, 67, 31),
+    (33, 311, 2003),
+    (257, 4001, 65),
+    (20011, 257, 3),
+]
+
+
+@pytest.mark.parametrize("shape", LARGE_PRODUCTS, ids=str)
+@pytest.mark.parametrize("turned", [False, True])
+def test_a_large_product_is_that_of_numpy(shape, turned):
+    m, k, n = shape
+    a, b = eighths((m, k), 0).astype(np.float32), eighths((k, n), 1).astype(np.float32)
+    if turned:  # as the operands of gradients are
+        a, b = np.asfortranarray(a), np.asfortranarray(b)
+    bias = eighths((n,), 2).astype(np.float32)
+    expected = a.astype(float) @ b.astype(float)
+    assert_array_equal(products.multiply(a, b), expected)
+    assert_array_equal(products.multiply(a, b, bias, True), np.maximum(expected + bias, 0))
+
+
+def test_a_product_of_two_precisions_has_the_higher():
+    a, b = numbers((3, 4), 0).astype(np.float32), numbers((4, 2), 1) / 3
+    out = products.multiply(a, b)
+    assert out.dtype == np.float64
+    assert_array_equal(out, a.astype(float) @ b)
+
+
+def test_a_product_passes_nan_on():
+    a, b = np.ones((2, 2)), np.ones((2, 2))
+    a[0, 1] = np.nan
+    for relu in (False, True):
+        assert np.isnan(products.multiply(a, b, None, relu)).tolist() == [[True] * 2, [False] * 2]
+
+
+@generated
+@given(tables())
+def test_sum_rows_adds_the_rows_up(table):
+    rows, _ = table
+    total = products.sum_rows(rows)
+    assert total.dtype == rows.dtype
+    expected = [math.fsum(column) for column in rows.T.tolist()]
+    assert_allclose(total, expected, rtol=0, atol=10 * TOLERANCE[rows.dtype.type])
+
+
+def test_sum_rows_of_no_rows_is_zero():
+    assert products.sum_rows(np.empty((0, 3), np.float32)).tolist() == [0, 0, 0]
+
+
 # Batch normalisation
 
 
@@ -644,20 +491,6 @@ def test_batch_norm_gradient_is_the_jacobian_times_d(table):
     assert_allclose(gradient, expected, rtol=0, atol=TOLERANCE[dtype.type])
 
 
-@generated
-@given(tables())
-def test_sum_rows_adds_the_rows_up(table):
-    rows, _ = table
-    total = normalization.sum_rows(rows)
-    assert total.dtype == rows.dtype
-    expected = [math.fsum(column) for column in rows.T.tolist()]
-    assert_allclose(total, expected, rtol=0, atol=10 * TOLERANCE[rows.dtype.type])
-
-
-def test_sum_rows_of_no_rows_is_zero():
-    assert normalization.sum_rows(np.empty((0, 3), np.float32)).tolist() == [0, 0, 0]
-
-
 def test_a_column_that_does_not_vary_becomes_zero():
     rows = np.full((8, 2), 3.25, np.float32)
     normalized, _ = normalization.normalize(rows, *normalization.moments(rows), 1e-3)
@@ -669,22 +502,37 @@ def test_a_column_that_does_not_vary_becomes_zero():
 
 @st.composite
 def steps(draw):
-    """A parameter, and a few gradients for it."""
-    shape = tuple(draw(st.lists(st.integers(0, 4), max_size=3)))
+    """A few parameters of any shapes, and a few gradients for each."""
+    shapes = draw(st.lists(st.lists(st.integers(0, 4), max_size=3), min_size=1, max_size=4))
     seed, dtype = draw(SEEDS), draw(DTYPES)
-    count = draw(st.integers(1, 5))
-    gradients = [numbers(shape, seed + 1 + i).astype(dtype) for i in range(count)]
-    return numbers(shape, seed).astype(dtype), gradients
-
-
-def step_by_step(parameter, gradients, rule, **settings):
-    """The reference for each element."""
-    flat = [gradient.reshape(-1) for gradient in gradients]
-    values = [
-        rule(start, [g[i] for g in flat], **settings)
-        for i, start in enumerate(parameter.reshape(-1))
+    layout = draw(LAYOUTS.filter(lambda name: name in ("plain", "fortran")))
+    parameters = [numbers(tuple(s), seed + i).astype(dtype) for i, s in enumerate(shapes)]
+    gradients = [
+        [
+            laid_out(numbers(p.shape, seed + 10 * step + i).astype(dtype), layout)
+            for i, p in enumerate(parameters)
+        ]
+        for step in range(1, draw(st.integers(2, 6)))
     ]
-    return np.reshape(values, parameter.shape)
+    return parameters, gradients
+
+
+def step_by_step(parameters, gradients, rule, **settings):
+    """The reference for each element of each parameter."""
+    results = []
+    for number, parameter in enumerate(parameters):
+        flat = [together[number].reshape(-1) for together in gradients]
+        values = [
+            rule(start, [g[i] for g in flat], **settings)
+            for i, start in enumerate(parameter.reshape(-1))
+        ]
+        results.append(np.reshape(values, parameter.shape))
+    return results
+
+
+def end_to_end(parameters):
+    """Memory for what is remembered of all parameters."""
+    return np.zeros(sum(array.size for array in parameters), parameters[0].dtype)
 
 
 @generated
@@ -692,66 +540,99 @@ def step_by_step(parameter, gradients, rule, **settings):
 def test_sgd_is_the_formula_element_by_element(case, momentum, nesterov, weight_decay):
     start, gradients = case
     nesterov = nesterov and momentum > 0
-    parameter, velocity = start.copy(), np.full_like(start, np.nan)
+    parameters, velocity = [array.copy() for array in start], end_to_end(start)
     shared = {"lr": 0.1, "weight_decay": weight_decay}
-    for i, gradient in enumerate(gradients):
+    for together in gradients:
         if momentum:
-            more = {"momentum": momentum, "nesterov": nesterov, "first": i == 0}
-            optimizer.momentum_sgd(parameter, gradient, velocity, **shared, **more)
+            more = {"momentum": momentum, "nesterov": nesterov}
+            optimizer.momentum_sgd(parameters, together, velocity, **shared, **more)
         else:
-            optimizer.sgd(parameter, gradient, **shared)
+            optimizer.sgd(parameters, together, **shared)
     expected = step_by_step(
         start, gradients, reference.sgd, momentum=momentum, nesterov=nesterov, **shared
     )
-    assert parameter.dtype == start.dtype
-    assert_allclose(parameter, expected, rtol=0, atol=2 * TOLERANCE[start.dtype.type])
+    for parameter, wanted, before in zip(parameters, expected, start, strict=True):
+        assert parameter.dtype == before.dtype
+        assert_allclose(parameter, wanted, rtol=0, atol=2 * TOLERANCE[before.dtype.type])
 
 
 @generated
 @given(steps(), st.sampled_from([(0.9, 0.999), (0.0, 0.5)]), st.sampled_from([0.0, 0.1]))
 def test_adam_is_the_formula_element_by_element(case, betas, weight_decay):
     start, gradients = case
-    parameter, mean, square = start.copy(), np.zeros_like(start), np.zeros_like(start)
+    parameters = [array.copy() for array in start]
+    mean, square = end_to_end(start), end_to_end(start)
     shared = {"lr": 0.1, "betas": betas, "eps": 1e-3, "weight_decay": weight_decay}
-    for i, gradient in enumerate(gradients):
-        optimizer.adam(parameter, gradient, mean, square, step_number=i + 1, **shared)
+    for i, together in enumerate(gradients):
+        optimizer.adam(parameters, together, mean, square, step_number=i + 1, **shared)
     expected = step_by_step(start, gradients, reference.adam, **shared)
-    assert parameter.dtype == start.dtype
-    assert_allclose(parameter, expected, rtol=0, atol=2 * TOLERANCE[start.dtype.type])
+    for parameter, wanted, before in zip(parameters, expected, start, strict=True):
+        assert parameter.dtype == before.dtype
+        assert_allclose(parameter, wanted, rtol=0, atol=2 * TOLERANCE[before.dtype.type])
 
 
-@pytest.mark.parametrize("count", [9, 10, 11, 20, 25])
-def test_a_step_in_blocks_is_the_step_at_once(monkeypatch, count):
-    def run():
-        parameter, velocity = numbers((count,), 0), numbers((count,), 1)
-        mean, square = numbers((count,), 2), numbers((count,), 3) ** 2
-        gradient = numbers((count,), 4)
-        more = {"lr": 0.1, "weight_decay": 0.1}
-        optimizer.sgd(parameter, gradient, **more)
+BLOCK = optimizer.BLOCK
+SIZES = [
+    [BLOCK + 1],
+    [7 * BLOCK],
+    [3, BLOCK, 5],  # one that reaches into its neighbours' blocks
+    [BLOCK // 2] * 5,
+    [*range(50), 2 * BLOCK + 17, *range(50)],
+    [0, 1, 0, BLOCK - 1, 0, 2 * BLOCK, 0],
+]
+
+
+@pytest.mark.parametrize("sizes", SIZES, ids=lambda sizes: f"{len(sizes)}-{sum(sizes)}")
+@pytest.mark.parametrize("weight_decay", [0.0, 0.1])
+def test_a_step_of_all_parameters_is_the_step_of_each(sizes, weight_decay):
+    starts = [numbers((n,), i).astype(np.float32) for i, n in enumerate(sizes)]
+    gradients = [numbers((n,), 200 + i).astype(np.float32) for i, n in enumerate(sizes)]
+    ends = list(accumulate(sizes))
+    own = [slice(end - n, end) for n, end in zip(sizes, ends, strict=True)]
+    memory = [numbers((ends[-1],), 400 + i).astype(np.float32) for i in range(3)]
+    memory[2] **= 2
+    more = {"lr": 0.1, "weight_decay": weight_decay}
+
+    def step(parameters, gradients, velocity, mean, square):
+        optimizer.sgd(parameters, gradients, **more)
+        optimizer.momentum_sgd(parameters, gradients, velocity, momentum=0.9, nesterov=True, **more)
         optimizer.momentum_sgd(
-            parameter, gradient, velocity, momentum=0.9, nesterov=True, first=False, **more
+            parameters, gradients, velocity, momentum=0.9, nesterov=False, **more
         )
         betas = (0.9, 0.99)
         optimizer.adam(
-            parameter, gradient, mean, square, betas=betas, eps=1e-8, step_number=3, **more
+            parameters, gradients, mean, square, betas=betas, eps=1e-8, step_number=3, **more
         )
-        return parameter, velocity, mean, square
 
-    whole = run()
-    monkeypatch.setattr(optimizer, "BLOCK", 10)
-    for blocks, once in zip(run(), whole, strict=True):
-        assert_array_equal(blocks, once)
+    together, remembered = [a.copy() for a in starts], [a.copy() for a in memory]
+    step(together, gradients, *remembered)
+    for i in {0, len(sizes) // 2, int(np.argmax(sizes)), len(sizes) - 1}:
+        alone, own_memory = starts[i].copy(), [a[own[i]].copy() for a in memory]
+        if alone.size > 100:  # in pieces that no block cuts
+            for j in range(0, alone.size, BLOCK // 8):
+                part = slice(j, j + BLOCK // 8)
+                step([alone[part]], [gradients[i][part]], *(a[part] for a in own_memory))
+        else:
+            step([alone], [gradients[i]], *own_memory)
+        assert_array_equal(together[i], alone)
+        for result, wanted in zip(remembered, own_memory, strict=True):
+            assert_array_equal(result[own[i]], wanted)
 
 
-def test_a_step_leaves_the_gradient_as_it_was():
-    gradient = laid_out(numbers((5,), 0), "every second")
-    parameter, mean, square = np.ones(5), np.zeros(5), np.zeros(5)
-    optimizer.sgd(parameter, gradient, lr=0.1, weight_decay=0.1)
-    more = {"momentum": 0.9, "nesterov": True, "first": True, "weight_decay": 0.0}
-    optimizer.momentum_sgd(parameter, gradient, mean, lr=0.1, **more)
-    more = {"betas": (0.9, 0.9), "eps": 1e-8, "weight_decay": 0.0, "step_number": 1}
-    optimizer.adam(parameter, gradient, mean, square, lr=0.1, **more)
-    assert_array_equal(gradient, numbers((5,), 0))
+def test_a_step_leaves_gradients_as_they_were():
+    # in a block of its own a gradient is not copied before it is used
+    for sizes in ([5], [5, 3], [3 * BLOCK, 3]):
+        for weight_decay in (0.0, 0.1):
+            gradients = [laid_out(numbers((n,), n), "every second") for n in sizes]
+            parameters = [np.ones(n) for n in sizes]
+            mean, square = end_to_end(parameters), end_to_end(parameters)
+            optimizer.sgd(parameters, gradients, lr=0.1, weight_decay=weight_decay)
+            more = {"momentum": 0.9, "nesterov": True, "weight_decay": weight_decay}
+            optimizer.momentum_sgd(parameters, gradients, mean, lr=0.1, **more)
+            more = {"betas": (0.9, 0.9), "eps": 1e-8, "weight_decay": weight_decay}
+            optimizer.adam(parameters, gradients, mean, square, lr=0.1, step_number=1, **more)
+            for gradient, n in zip(gradients, sizes, strict=True):
+                assert_array_equal(gradient, numbers((n,), n))
 
 
 # Dropout
@@ -795,11 +676,3 @@ def test_dropout_drops_elements_independently():
 @pytest.mark.parametrize("shape", [(), (0,), (0, 3), (1,)])
 def test_dropout_masks_of_any_shape(shape):
     assert dropout.dropout_mask(shape, 0.5, CPU, Generator(0))[0].shape == shape
-
-
-def test_a_convolution_of_single_pixels_copies_no_columns():
-    x = numbers((3, 4, 5, 2), 0).astype(np.float32)
-    ((images, columns),) = convolution.im2col(x, Window((1, 1)))
-    assert images == slice(0, 3)
-    assert np.shares_memory(columns, x)
-    assert_array_equal(columns, x.reshape(-1, 2))

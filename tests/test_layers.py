@@ -3,13 +3,14 @@
 Values and gradients are compared with PyTorch's, and with numbers worked out by hand.
 """
 
+import copy
 import re
 
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from pytorch import cases
-from reference import numbers
+from reference import eighths, numbers
 
 import minidl
 from minidl import (
@@ -35,6 +36,7 @@ from minidl import (
     Tensor,
     new_parameter,
 )
+from minidl.kernels import convolution
 
 # PyTorch's values are float64 sums of up to a hundred products of at most 4, in another order:
 # sqrt(100) roundings of up to 400 * 2**-53 each at worst, and mostly of a tenth of that.
@@ -795,14 +797,228 @@ def test_a_convolution_is_a_cross_correlation():
     assert layer(row(1, 2, 3, 4)).data.ravel().tolist() == [321, 432]
 
 
-def test_the_images_of_the_first_convolution_get_no_gradient(monkeypatch):
-    def refuse(*_):
-        raise AssertionError("nobody needs this gradient")
+@pytest.mark.parametrize("pooling", [[], [MaxPool(2)]])
+def test_the_images_of_the_first_convolution_get_no_gradient(monkeypatch, pooling):
+    compute = convolution.conv2d_gradients
+    gradients = []
 
-    monkeypatch.setattr(minidl.kernels.convolution, "conv2d_input_gradient", refuse)
-    model = Sequential([Conv2D(2, 3), Flatten(), Dense(2)], input_shape=(5, 5, 1))
+    def watched(*arguments, **options):
+        gradients.append(compute(*arguments, **options))
+        return gradients[-1]
+
+    monkeypatch.setattr(convolution, "conv2d_gradients", watched)
+    model = Sequential(
+        [Conv2D(2, 3), *pooling, Conv2D(2, 1), Flatten(), Dense(2)], input_shape=(5, 5, 1)
+    )
     model(np.ones((2, 5, 5, 1), np.float32)).sum().backward()
+    second, first = gradients
+    assert first[0] is None
+    assert all(gradient is not None for gradient in (*first[1:], *second))
     assert model[0].weight.grad.shape == (3, 3, 1, 2)
+
+
+# Convolution and pooling in one go
+
+
+def eighths_of(layer):
+    """Set a convolution's parameters to multiples of 1/8, of which float32 loses nothing."""
+    layer.weight.data = eighths(layer.weight.shape, 1).astype(layer.weight.dtype)
+    if layer.bias is not None:
+        layer.bias.data = eighths(layer.bias.shape, 2).astype(layer.bias.dtype)
+
+
+def one_by_one(layers, x):
+    for layer in layers:
+        x = layer(x)
+    return x
+
+
+def results(forward, layers, images):
+    """Output, gradients of images and parameters, and output shapes."""
+    x = Tensor(images, requires_grad=True)
+    out = forward(x)
+    for layer in layers:
+        layer.zero_grad()
+    out.backward(eighths(out.shape, 3).astype(out.dtype))
+    gradients = [p.grad for layer in layers for p in layer.parameters()]
+    return [out.data, x.grad, *gradients], [layer.output_shape for layer in layers]
+
+
+PAIRS = [
+    (Conv2D(3, 3, padding="same", activation="relu"), MaxPool(2), (6, 8, 1)),
+    (Conv2D(3, 3, activation="relu"), MaxPool(2), (7, 8, 2)),  # a row is left over
+    (Conv2D(3, 3), MaxPool((1, 2)), (7, 8, 2)),
+    (Conv2D(2, (2, 3), strides=(2, 1), use_bias=False), MaxPool((3, 2)), (15, 8, 3)),
+    (Conv2D(2, 3, padding=1, dilation=2, activation="relu"), MaxPool(2), (8, 9, 20)),
+    (Conv2D(4, 1, activation="relu"), MaxPool(3), (6, 7, 5)),
+    (Conv2D(4, 2, activation="linear"), MaxPool(2, padding=0), (6, 7, 1)),
+    (Conv2D(4, 2, activation="relu"), MaxPool(4, strides=4), (17, 17, 1)),
+]
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize(("conv", "pool", "shape"), PAIRS)
+def test_convolution_and_pooling_in_a_model_are_what_they_are_one_by_one(conv, pool, shape, dtype):
+    layers = copy.deepcopy([conv, pool])
+    model = Sequential(layers, input_shape=shape).astype(dtype)
+    images = eighths((3, *shape), 0).astype(dtype)
+    eighths_of(layers[0])
+    expected, shapes = results(lambda x: one_by_one(layers, x), layers, images)
+    found, found_shapes = results(model, layers, images)
+    for one, other in zip(found, expected, strict=True):
+        assert one.dtype == dtype
+        assert_array_equal(one, other)
+    assert found_shapes == shapes
+    # and of any numbers: bias and max(x, 0) after pooling, not before, round nothing differently,
+    # but products are added up in another order
+    images = numbers((3, *shape), 0).astype(dtype)
+    layers[0].weight.data = numbers(layers[0].weight.shape, 1).astype(dtype) / 8
+    expected, _ = results(lambda x: one_by_one(layers, x), layers, images)
+    found, _ = results(model, layers, images)
+    scale = max(np.abs(array).max() for array in expected)
+    for one, other in zip(found, expected, strict=True):
+        assert_allclose(one, other, rtol=0, atol=scale * (1e-6 if dtype == np.float32 else 1e-14))
+
+
+class OwnConv2D(Conv2D):
+    """A layer of the user's, which may do more."""
+
+
+class OwnMaxPool(MaxPool):
+    """Likewise."""
+
+
+TOGETHER = [(Conv2D(2, 3), MaxPool(2)), (Conv2D(2, 3, activation="relu"), MaxPool((3, 1)))]
+APART = [
+    (OwnConv2D(2, 3), MaxPool(2)),
+    (Conv2D(2, 3), OwnMaxPool(2)),
+    (Conv2D(2, 3, activation="tanh"), MaxPool(2)),
+    (Conv2D(2, 3, activation=lambda x: x * 2), MaxPool(2)),
+    (Conv2D(2, 3), MaxPool(3, strides=2)),
+    (Conv2D(2, 3), MaxPool(2, strides=3)),
+    (Conv2D(2, 3), MaxPool(2, strides=(2, 1))),
+    (Conv2D(2, 3), MaxPool(2, padding="same")),
+    (Conv2D(2, 3), MaxPool(2, padding=((1, 0), (0, 0)))),
+    (Conv2D(2, 3), AvgPool(2)),
+    (Conv2D(2, 3), ReLU()),
+]
+
+
+@pytest.mark.parametrize(
+    ("conv", "pool", "together"), [(*p, True) for p in TOGETHER] + [(*p, False) for p in APART]
+)
+def test_only_what_one_operation_can_do_is_done_in_one_go(monkeypatch, conv, pool, together):
+    pooled = []
+    compute = convolution.conv2d
+
+    def watched(x, weight, bias, how, *more):
+        pooled.append(how.pool != (1, 1))
+        return compute(x, weight, bias, how, *more)
+
+    monkeypatch.setattr(convolution, "conv2d", watched)
+    layers = copy.deepcopy([conv, pool])
+    model = Sequential(layers, input_shape=(9, 10, 2))
+    eighths_of(layers[0])
+    images = eighths((2, 9, 10, 2), 0).astype(np.float32)
+    expected, shapes = results(lambda x: one_by_one(layers, x), layers, images)
+    pooled.clear()
+    found, found_shapes = results(model, layers, images)
+    assert pooled == [together]
+    for one, other in zip(found, expected, strict=True):
+        assert_array_equal(one, other)
+    assert found_shapes == shapes
+
+
+def test_a_convolution_that_several_layers_follow_is_done_with_the_first():
+    layers = [Conv2D(2, 2), Conv2D(3, 2, activation="relu"), MaxPool(2), MaxPool(2), Conv2D(1, 1)]
+    model = Sequential(layers, input_shape=(12, 13, 1))
+    for layer in (layers[0], layers[1], layers[4]):
+        eighths_of(layer)
+    images = eighths((2, 12, 13, 1), 0).astype(np.float32)
+    expected, shapes = results(lambda x: one_by_one(layers, x), layers, images)
+    found, found_shapes = results(model, layers, images)
+    for one, other in zip(found, expected, strict=True):
+        assert_array_equal(one, other)
+    assert (
+        found_shapes
+        == shapes
+        == [
+            (None, 11, 12, 2),
+            (None, 10, 11, 3),
+            (None, 5, 5, 3),
+            (None, 2, 2, 3),
+            (None, 2, 2, 1),
+        ]
+    )
+
+
+def test_the_output_shapes_of_both_follow_the_images():
+    layers = [Conv2D(2, 3), MaxPool(2)]
+    model = Sequential(layers, input_shape=(8, 8, 1))
+    for shape in [(1, 10, 13, 1), (2, 4, 5, 1)]:
+        one_by_one(layers, zeros(1, 20, 20, 1))
+        model(zeros(*shape))
+        rows, columns = shape[1] - 2, shape[2] - 2
+        assert layers[0].output_shape == (None, rows, columns, 2)
+        assert layers[1].output_shape == (None, rows // 2, columns // 2, 2)
+
+
+def test_the_first_batch_gives_what_later_ones_give():
+    minidl.seed(0)
+    model = Sequential([Conv2D(2, 3, activation="relu"), MaxPool(2)])
+    images = eighths((2, 8, 8, 1), 0).astype(np.float32)
+    first = model(images).data  # makes the parameters
+    assert_allclose(model(images).data, first, rtol=1e-6)
+
+
+def test_pooling_in_one_go_takes_windows_of_any_size():
+    layers = [Conv2D(2, 1), MaxPool(16)]
+    model = Sequential(layers, input_shape=(33, 32, 1))
+    images = eighths((2, 33, 32, 1), 0).astype(np.float32)
+    assert_array_equal(model(images).data, one_by_one(layers, images).data)
+
+
+@pytest.mark.parametrize("built", [False, True])
+def test_images_too_small_for_the_pooling_are_refused_by_name(built):
+    model = Sequential([Conv2D(2, 3), MaxPool(2)], input_shape=(8, 8, 1) if built else None)
+    with pytest.raises(ValueError, match=r"(?i)pool.*2.*does not fit on.*1.*1|2x2.*not fit.*1x1"):
+        model(zeros(1, 3, 3, 1))
+    with pytest.raises(ValueError, match=r"Conv2D 'conv2d': a window that spans 3x3 pixels"):
+        model(zeros(1, 2, 2, 1))
+
+
+def test_images_too_small_for_the_pooling_name_the_pooling_layer():
+    model = Sequential([Conv2D(2, 3), MaxPool(2, name="halves")], input_shape=(8, 8, 1))
+    with pytest.raises(ValueError, match="halves"):
+        model(zeros(1, 3, 3, 1))
+
+
+def test_the_summary_is_the_same_before_and_after_a_batch_in_one_go(capsys):
+    layers = [Conv2D(2, 3, padding="same"), MaxPool(2), Flatten()]
+    model = Sequential(layers, input_shape=(9, 8, 1))
+    one_by_one(layers, zeros(1, 9, 8, 1))
+    model.summary()
+    expected = capsys.readouterr().out
+    model(zeros(2, 9, 8, 1))
+    model.summary()
+    assert capsys.readouterr().out == expected
+    for shape in ("(None, 9, 8, 2)", "(None, 4, 4, 2)", "(None, 32)"):
+        assert shape in expected
+
+
+def test_a_frozen_convolution_passes_gradients_on_in_one_go():
+    layers = [Conv2D(2, 1), Conv2D(3, 3, activation="relu"), MaxPool(2)]
+    model = Sequential(layers, input_shape=(7, 8, 1))
+    for layer in layers[:2]:
+        eighths_of(layer)
+    for p in layers[1].parameters():
+        p.requires_grad = False
+    images = eighths((2, 7, 8, 1), 0).astype(np.float32)
+    expected, _ = results(lambda x: one_by_one(layers, x), layers, images)
+    found, _ = results(model, layers, images)
+    assert [array is None for array in found] == [False] * 4 + [True] * 2
+    for one, other in zip(found[:4], expected[:4], strict=True):
+        assert_array_equal(one, other)
 
 
 # Pooling

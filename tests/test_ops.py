@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from reference import eighths
 
 import minidl
 from minidl import Generator, Tensor, losses, ops
@@ -870,7 +871,7 @@ def test_windows_larger_than_the_image_are_refused():
 @pytest.mark.parametrize("value", [0, -1, 1.5, (1, 2, 3), (1, 0), "2", None])
 def test_strides_and_dilation_are_checked_by_name(value):
     x, w = np.ones((1, 4, 4, 1)), np.ones((2, 2, 1, 1))
-    for argument in ("strides", "dilation"):
+    for argument in ("strides", "dilation", "pool_size"):
         with pytest.raises(ValueError, match=f"{argument} must be an integer >= 1"):
             images.conv2d(x, w, **{argument: value})
     with pytest.raises(ValueError, match="pool_size must be an integer >= 1"):
@@ -911,6 +912,27 @@ def test_images_of_whole_numbers_become_float32():
         images.max_pool(x, padding="same"), images.max_pool(single, 2, 2, "same").data, np.float32
     )
     agree(images.avg_pool(x), images.avg_pool(single).data, np.float32)
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("rectified", [False, True])
+@pytest.mark.parametrize("pool_size", [1, 2, (3, 1), np.int64(2)])
+def test_conv2d_may_do_what_follows_it_on_the_spot(dtype, rectified, pool_size):
+    x, w, b = (eighths(shape, i) for i, shape in enumerate([(2, 7, 6, 2), (2, 3, 2, 3), (3,)]))
+    x, w, b = x.astype(dtype), w.astype(dtype), b.astype(dtype)
+    out = images.conv2d(x, w, b, padding="same")
+    out = images.max_pool(elementwise.relu(out) if rectified else out, pool_size)
+    found = images.conv2d(x, w, b, padding="same", relu=rectified, pool_size=pool_size)
+    assert found.dtype == dtype
+    np.testing.assert_array_equal(found.data, out.data)
+
+
+def test_a_pooling_that_does_not_fit_on_the_places_of_a_filter_is_refused():
+    x, w = np.ones((1, 5, 4, 1)), np.ones((2, 2, 1, 1))
+    assert images.conv2d(x, w, pool_size=(4, 3)).shape == (1, 1, 1, 1)
+    for pool_size in (4, (5, 1), (1, 4)):
+        with pytest.raises(ValueError, match=r"pooling of \(\d, \d\) .* an output of \(4, 3\)"):
+            images.conv2d(x, w, pool_size=pool_size)
 
 
 def test_conv2d_refuses_two_precisions():

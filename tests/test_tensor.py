@@ -1,7 +1,9 @@
 """Tensors, the graph, and the walk back: what is computed, how often, and what is let go."""
 
+import contextlib
 import copy
 import gc
+import itertools
 import operator
 import sys
 import threading
@@ -10,8 +12,10 @@ import weakref
 import numpy as np
 import pytest
 
+import minidl
 from minidl import DeviceError, Tensor, find_device, no_grad, record
 from minidl.backend import CPU, INSTALL_CUPY
+from minidl.tensor import record_jointly
 
 
 def leaf(values, dtype=np.float64):
@@ -772,6 +776,129 @@ def test_a_rule_of_the_wrong_shape_is_named(shape, returned):
     with pytest.raises(RuntimeError) as error:
         out.backward(np.ones(shape))
     assert str(error.value) == f"a rule returned shape {returned} for an input of {shape}"
+
+
+# -- one rule for all inputs -------------------------------------------------------------------
+
+
+def test_one_rule_gives_the_gradients_of_all_inputs():
+    x, y = leaf([1.0, 2.0]), leaf([3.0, 4.0])
+    out = record_jointly(x.data * y.data, [x, y], lambda g, _: (g * y.data, g * x.data))
+    out.backward(np.array([1.0, 10.0]))
+    np.testing.assert_array_equal(x.grad, [3, 40])
+    np.testing.assert_array_equal(y.grad, [1, 20])
+
+
+@pytest.mark.parametrize("asked", list(itertools.product([True, False], repeat=3)), ids=str)
+def test_a_joint_rule_is_told_which_gradients_are_wanted_and_the_others_are_not_looked_at(asked):
+    inputs = [Tensor(np.ones(2), requires_grad=wanted) for wanted in asked]
+    told = []
+
+    def rule(g, wanted):
+        told.append(wanted)
+        return [g * (i + 1) if w else "nothing to look at" for i, w in enumerate(wanted)]
+
+    out = record_jointly(np.ones(2), inputs, rule)
+    assert out.requires_grad == any(asked)
+    if not any(asked):
+        return
+    out.backward(np.ones(2))
+    assert told == [asked]
+    for i, (source, wanted) in enumerate(zip(inputs, asked, strict=True)):
+        if wanted:
+            np.testing.assert_array_equal(source.grad, [i + 1, i + 1])
+        else:
+            assert source.grad is None
+
+
+def test_a_joint_rule_undoes_no_broadcasting_and_no_promotion():
+    x, y = leaf([[1.0], [2.0]], np.float32), leaf([3.0, 4.0, 5.0])
+    out = record_jointly(x.data * y.data, [x, y], lambda g, _: (g * y.data, g * x.data))
+    out.backward(np.ones((2, 3)))
+    np.testing.assert_array_equal(x.grad, [[12], [12]])
+    np.testing.assert_array_equal(y.grad, [3, 3, 3])
+    assert (x.grad.dtype, y.grad.dtype) == (np.float32, np.float64)
+
+
+def test_one_input_twice_collects_both_of_its_gradients():
+    x = leaf([3.0])
+    record_jointly(x.data * x.data, [x, x], lambda g, _: (g * x.data, g * x.data)).backward()
+    np.testing.assert_array_equal(x.grad, [6])
+
+
+@pytest.mark.parametrize("count", [0, 1, 3])
+def test_a_joint_rule_that_returns_another_number_of_gradients_is_refused(count):
+    x, y = leaf([1.0]), leaf([1.0])
+    out = record_jointly(x.data * y.data, [x, y], lambda g, _: [g] * count)
+    with pytest.raises(ValueError, match=r"zip\(\)|expected 2"):
+        out.backward()
+
+
+@pytest.mark.parametrize("wanted", [[True, False], [False, True]])
+def test_a_joint_rule_returns_one_for_each_input_not_for_each_that_is_wanted(wanted):
+    inputs = [Tensor(np.ones(1), requires_grad=w) for w in wanted]
+    with pytest.raises(ValueError, match=r"zip\(\)|expected 2"):
+        record_jointly(np.ones(1), inputs, lambda g, _: [g]).backward()
+
+
+def test_a_joint_rule_of_the_wrong_shape_is_named():
+    x = leaf(np.ones(3))
+    out = record_jointly(x.data * 2, [x], lambda g, _: (g[:2],))
+    with pytest.raises(RuntimeError, match=r"a rule returned shape \(2,\) for an input of \(3,\)"):
+        out.backward(np.ones(3))
+
+
+def test_a_joint_rule_keeps_no_inputs_alive_that_it_does_not_use():
+    gc.collect()
+    gc.disable()  # reference counts alone must do
+    try:
+        x, constant = leaf(np.ones(3)), Tensor(np.ones(3))
+        hidden, used = x * 2.0, x * 3.0
+        saved = used.data
+        kept = [weakref.ref(a) for a in (hidden, constant, used, hidden.data, constant.data)]
+        saved_alive = weakref.ref(saved)
+        out = record_jointly(
+            hidden.data * saved,
+            [hidden, constant, used],
+            lambda g, _, saved=saved: (g * saved, None, g),
+        )
+        del hidden, constant, used, saved
+        assert [ref() for ref in kept] == [None] * 5
+        assert saved_alive() is not None
+        out.backward(np.ones(3))
+        assert saved_alive() is None  # though out is still here
+        np.testing.assert_array_equal(x.grad, [9, 9, 9])  # 2 * 3 and 3 * 1
+    finally:
+        gc.enable()
+
+
+def test_a_joint_rule_is_not_kept_where_nothing_asks_for_gradients():
+    x = leaf([1.0, 2.0, 3.0])
+    for source, context in [(x.detach(), contextlib.nullcontext()), (x, no_grad())]:
+        array = watched(3)
+        alive = weakref.ref(array)
+        with context:
+            out = record_jointly(
+                source.data * 2.0, [source], lambda g, _, array=array: (g * array,)
+            )
+        del array
+        assert alive() is None
+        assert not out.requires_grad
+
+
+def test_a_layer_frees_what_its_gradients_do_not_need():
+    # images, and what came before max(x, 0) and pooling, are not among what is kept
+    images = Tensor(np.ones((2, 8, 8, 1), np.float32)) * 1.0
+    layer = minidl.Sequential(
+        [minidl.Conv2D(2, 3, activation="relu"), minidl.MaxPool(2)], input_shape=(8, 8, 1)
+    )
+    out = layer(images)
+    pooled = weakref.ref(out.data)
+    rectified = minidl.relu(out)
+    del out
+    assert pooled() is None  # its gradient needs one byte for each number, and no number
+    rectified.sum().backward()
+    assert layer[0].weight.grad is not None
 
 
 # -- no_grad -----------------------------------------------------------------------------------

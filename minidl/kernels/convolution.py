@@ -180,7 +180,8 @@ class _Plan:
 
     With few channels it is copying the patches that takes time. All places of a pooling window then
     read one patch that covers what they see, four times fewer to copy, and for each place there is
-    a matrix of its own, in which the filters are padded with zeros to the size of that patch.
+    a matrix of its own, in which the filters are padded with zeros to the size of that patch. (An
+    infinite pixel then gives nan to the whole pooling window, for 0 times infinity is no number.)
     """
 
     def __init__(

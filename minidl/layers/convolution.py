@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from operator import sub
 from typing import TypeGuard
 
 from minidl.init import Initializer, initializer
@@ -92,7 +93,7 @@ class Conv2D(Layer):
         )
         return self.activation(out) if self.activation and not rectified else out
 
-    def can_pool(self, following: Module) -> TypeGuard[MaxPool]:
+    def can_pool(self, following: Module, x: Tensor) -> TypeGuard[MaxPool]:
         """Whether a layer is a max pooling that `pooled` can compute together with this one."""
         return (
             type(self) is Conv2D
@@ -101,13 +102,24 @@ class Conv2D(Layer):
             and self.activation in (None, relu)
             and following.strides == following.pool_size
             and following.padding in ("valid", ((0, 0), (0, 0)))
+            and min(map(sub, self._places(x), following.pool_size)) >= 0
         )
 
     def pooled(self, x: Tensor, pool: MaxPool) -> Tensor:
         """What a max pooling makes of the output, computed in one go."""
         out = self(x, pool.pool_size)
-        image = x.shape[1], x.shape[2]
-        window = place_window(image, self.kernel_size, self.strides, self.padding, self.dilation)
         pool.output_shape = self.output_shape
-        self.output_shape = (None, *window.positions(image), self.filters)
+        self.output_shape = (None, *self._places(x), self.filters)
         return out
+
+    def _places(self, x: Tensor) -> Pair:
+        """Rows and columns of the output before a pooling; none for what is no batch of images."""
+        if x.ndim != 4:
+            return 0, 0
+        image = x.shape[1], x.shape[2]
+        try:
+            return place_window(
+                image, self.kernel_size, self.strides, self.padding, self.dilation
+            ).positions(image)
+        except ValueError:
+            return 0, 0

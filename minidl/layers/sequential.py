@@ -83,7 +83,7 @@ class Sequential(Module):
         with one_blas_thread():  # here once, instead of in each layer
             while position < len(self.layers):
                 layer, *following = self.layers[position : position + 2]
-                if isinstance(layer, Conv2D) and following and layer.can_pool(following[0]):
+                if isinstance(layer, Conv2D) and following and layer.can_pool(following[0], out):
                     out = layer.pooled(out, following[0])
                     position += 2
                 else:

@@ -87,17 +87,16 @@ class Optimizer(ABC):
             self._update([param.data for param in params], gradients, run, lr)
 
     def _runs(self) -> Iterator[slice]:
-        """Neighbours among the parameters that have a gradient and have taken as many steps."""
-        # What has no gradient has taken -1 steps, as far as this is concerned.
-        taken = [
-            -1 if param.grad is None else steps
+        """Neighbours with a gradient, of one dtype, that have taken as many steps."""
+        kinds = [
+            None if param.grad is None else (steps, param.data.dtype)
             for param, steps in zip(self.params, self._taken, strict=True)
         ]
         start = 0
-        for steps, group in groupby(taken):
+        for kind, group in groupby(kinds):
             stop = start + sum(1 for _ in group)
-            if steps >= 0:
-                self._taken[start:stop] = [steps + 1] * (stop - start)
+            if kind is not None:
+                self._taken[start:stop] = [kind[0] + 1] * (stop - start)
                 yield slice(start, stop)
             start = stop
 
@@ -110,14 +109,14 @@ class Optimizer(ABC):
     def _remembered(self, name: str, run: slice) -> Array:
         """What is remembered of some parameters, end to end, zeros at first.
 
-        It lies where the first of all parameters lies now, in its dtype.
+        It lies where the first of all parameters lies now, in the most precise of their dtypes.
         """
-        first = self.params[0].data
+        here = backend.of(self.params[0].data)
+        dtype = max((param.data.dtype for param in self.params), key=lambda d: d.itemsize)
         memory = self._memory.get(name)
         if memory is None:
-            memory = np.zeros(self._ends[-1], dtype=first.dtype)
-        here = backend.of(first)
-        self._memory[name] = memory = here.asarray(memory).astype(first.dtype, copy=False)
+            memory = np.zeros(self._ends[-1], dtype=dtype)
+        self._memory[name] = memory = here.asarray(memory).astype(dtype, copy=False)
         return memory[self._ends[run.start] : self._ends[run.stop]]
 
     def zero_grad(self) -> None:

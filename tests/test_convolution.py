@@ -1,0 +1,401 @@
+"""Convolution, with what is computed on the way, against plain references on generated shapes.
+
+Everything is compared exactly: inputs are multiples of 1/8, whose products and sums float32 holds
+without rounding, so that no order of additions excuses a difference.
+"""
+
+import itertools
+
+import numpy as np
+import pytest
+import reference
+from generated import POOLS, Case, cases, generated, laid_out, pooled_cases
+from hypothesis import given, settings
+from numpy.testing import assert_allclose, assert_array_equal
+from reference import eighths, numbers
+
+from minidl.kernels import convolution
+from minidl.kernels.convolution import Convolution, conv2d, conv2d_gradients
+from minidl.kernels.im2col import col2im, im2col
+from minidl.kernels.window import Window
+
+ALONE = ((0, 0), (0, 0))
+
+
+def plain(window):
+    """A convolution that nothing follows."""
+    return Convolution(window)
+
+
+def forward_and_back(x, weight, bias, how, d, wanted=(True, True, True)):
+    """The output and all three gradients."""
+    out, passed = conv2d(x, weight, bias, how)
+    return out, *conv2d_gradients(x, weight, how, d, passed, wanted)
+
+
+def scattered(case):
+    """The gradient with respect to images, by way of `col2im` whatever the window."""
+    images = np.full(case.x.shape, np.nan, case.x.dtype)
+    columns = np.ascontiguousarray(case.d).reshape(-1, case.filters) @ (
+        case.weight.reshape(-1, case.filters).T
+    )
+    with col2im(case.x, max(len(case.x), 1), case.x.shape[1:], case.window) as add_up:
+        add_up(columns, images)
+    return images
+
+
+# Patches
+
+
+@generated
+@given(pooled_cases())
+def test_im2col_writes_the_patches_of_each_place_of_a_pooling_window_into_a_matrix(case):
+    n, channels = len(case.x), case.x.shape[3]
+    places = case.window.positions(case.image)
+    height, width = (count // step for count, step in zip(places, case.pool, strict=True))
+    patches = np.zeros((n, *places, *case.window.size, channels))
+    for place, tap, pixel in reference.taps(case.image, *case.window):
+        patches[:, *place, *tap] = case.x[:, *pixel]
+    with im2col(case.x, max(n, 1), case.x.shape[1:], case.window, case.pool) as columns:
+        matrices = columns.of(case.x)
+        assert matrices.dtype == case.x.dtype
+        assert len(matrices) == case.pool[0] * case.pool[1]
+        for matrix, place in zip(matrices, np.ndindex(*case.pool), strict=True):
+            there = patches[:, place[0] :: case.pool[0], place[1] :: case.pool[1]][:, :height]
+            length = case.window.size[0] * case.window.size[1] * channels
+            assert_array_equal(matrix, there[:, :, :width].reshape(-1, length))
+
+
+@generated
+@given(cases())
+def test_col2im_gives_the_input_gradient_for_every_stride(case):
+    expected = reference.conv2d_input_gradient(case.d, case.weight, case.window, case.image)
+    assert_array_equal(scattered(case), expected)
+
+
+def test_fewer_images_than_at_the_first_turn_are_not_mixed_with_those():
+    x, window = eighths((3, 4, 4, 2), 0), Window((2, 3), (1, 1), ((1, 0), (0, 1)))
+    with im2col(x, 3, (4, 4, 2), window) as columns:
+        first = columns.of(x).copy()
+        assert_array_equal(columns.of(x[1:2]), np.split(first, 3, axis=1)[1])
+    with col2im(x, 3, (4, 4, 2), window) as add_up:
+        whole, one = np.empty(x.shape), np.empty((1, 4, 4, 2))
+        add_up(first[0], whole)
+        add_up(np.split(first[0], 3)[1], one)
+        assert_array_equal(one, whole[1:2])
+
+
+def test_a_convolution_of_single_pixels_copies_no_columns():
+    x = numbers((3, 4, 5, 2), 0).astype(np.float32)
+    with im2col(x, 3, (4, 5, 2), Window((1, 1))) as columns:
+        pixels = columns.of(x)
+        assert np.shares_memory(pixels, x)
+        assert_array_equal(pixels, x.reshape(1, -1, 2))
+
+
+@pytest.mark.parametrize("padding", [ALONE, ((1, 0), (0, 2))])
+@pytest.mark.parametrize("size", [(2, 3), (1, 1)])
+def test_patches_of_what_is_written_to_the_room_are_those_of_the_images(padding, size):
+    x, window = eighths((3, 4, 4, 2), 0), Window(size, padding=padding)
+    with im2col(x, 3, (4, 4, 2), window) as columns:
+        expected = columns.of(x[:2]).copy()
+        columns.room[:] = np.nan
+        columns.room[:2] = x[:2]
+        assert columns.room.shape == x.shape
+        assert_array_equal(columns.of_room(2), expected)
+
+
+# Convolution alone
+
+
+@generated
+@given(cases())
+def test_conv2d_is_the_sum_over_all_taps(case):
+    for bias in (None, case.bias):
+        out, passed = conv2d(case.x, case.weight, bias, plain(case.window))
+        assert out.dtype == case.x.dtype
+        assert passed is None
+        assert_array_equal(out, reference.conv2d(case.x, case.weight, bias, case.window))
+
+
+@generated
+@given(cases())
+def test_conv2d_weight_gradient_is_the_sum_over_all_places(case):
+    gradients = conv2d_gradients(
+        case.x, case.weight, plain(case.window), case.d, wanted=(False, True, False)
+    )
+    assert gradients[0] is gradients[2] is None
+    assert gradients[1].dtype == case.x.dtype
+    assert_array_equal(gradients[1], reference.conv2d_weight_gradient(case.x, case.d, case.window))
+
+
+@generated
+@given(cases())
+def test_conv2d_input_gradient_is_the_sum_over_all_places(case):
+    gradients = conv2d_gradients(
+        case.x, case.weight, plain(case.window), case.d, wanted=(True, False, False)
+    )
+    expected = reference.conv2d_input_gradient(case.d, case.weight, case.window, case.image)
+    assert gradients[1] is gradients[2] is None
+    assert gradients[0].dtype == case.x.dtype
+    assert_array_equal(gradients[0], expected)
+
+
+@generated
+@given(cases())
+def test_conv2d_bias_gradient_is_the_sum_over_all_images_and_places(case):
+    gradients = conv2d_gradients(
+        case.x, case.weight, plain(case.window), case.d, wanted=(False, False, True)
+    )
+    assert gradients[0] is gradients[1] is None
+    assert gradients[2].dtype == case.x.dtype
+    assert_array_equal(gradients[2], case.d.astype(float).sum(axis=(0, 1, 2)))
+
+
+def test_the_input_gradient_takes_the_mirrored_path_where_the_stride_is_one(monkeypatch):
+    monkeypatch.setattr(convolution, "col2im", None)
+    d, weight = np.ones((2, 5, 5, 3), np.float32), np.ones((3, 3, 2, 3), np.float32)
+    how = plain(Window((3, 3), padding=((1, 1), (1, 1))))
+    x = np.zeros((2, 5, 5, 2), np.float32)
+    gradient, *_ = conv2d_gradients(x, weight, how, d)
+    assert gradient[0, :, :, 0].tolist() == [
+        [12, 18, 18, 18, 12],
+        [18, 27, 27, 27, 18],
+        [18, 27, 27, 27, 18],
+        [18, 27, 27, 27, 18],
+        [12, 18, 18, 18, 12],
+    ]
+
+
+def test_the_input_gradient_allows_more_padding_than_the_window_reaches():
+    x = eighths((2, 3, 3, 1), 0)
+    window = (2, 2), (1, 1), ((3, 0), (0, 2)), (1, 1)
+    d = eighths((2, *reference.output_size((3, 3), *window), 2), 1)
+    weight = eighths((2, 2, 1, 2), 2)
+    gradient, *_ = conv2d_gradients(x, weight, plain(Window(*window)), d)
+    assert_array_equal(gradient, reference.conv2d_input_gradient(d, weight, window, (3, 3)))
+    assert gradient.shape == x.shape
+
+
+# Convolution, max(x, 0) and max pooling in one go
+
+
+def check(case):
+    """Compare output and gradients with the three operations one after the other."""
+    how = Convolution(case.window, case.relu, case.pool)
+    given = case.x, case.weight, case.bias
+    results = forward_and_back(*given, how, case.d)
+    expected = (
+        reference.conv2d_and_more(*given, *how),
+        *reference.conv2d_and_more_gradients(*given, *how, case.d),
+    )
+    for result, wanted in zip(results, expected, strict=True):
+        assert result.dtype == case.x.dtype
+        assert_array_equal(result, wanted)
+
+
+@settings(generated, max_examples=100)
+@given(pooled_cases())
+def test_all_in_one_go_is_one_after_the_other(case):
+    check(case)
+
+
+@pytest.mark.parametrize("channels", [1, 6], ids=["few channels", "many channels"])
+@pytest.mark.parametrize("relu", [False, True], ids=["linear", "relu"])
+@pytest.mark.parametrize("pool", [*POOLS, (1, 4), (1, 5), (3, 3)], ids=str)
+@pytest.mark.parametrize("strides", [(1, 1), (2, 1)], ids=str)
+def test_every_pooling_window_with_few_channels_and_many(channels, relu, pool, strides):
+    # 8x12 places and 4x12: (1, 5), (3, 2) and (3, 3) leave some of them over
+    x = eighths((2, 8, 11, channels), 4).astype(np.float32)
+    window = Window((3, 3), strides, ((1, 1), (2, 1)))
+    check(Case(x, window, 2, 5, relu, pool))
+
+
+def test_pooling_needs_no_bias():
+    x, weight = eighths((2, 5, 6, 2), 0), eighths((2, 2, 2, 3), 1)
+    how = Convolution(Window((2, 2)), True, (2, 2))
+    expected = reference.conv2d_and_more(x, weight, None, *how)
+    assert_array_equal(conv2d(x, weight, None, how)[0], expected)
+
+
+HOWS = [
+    Convolution(Window((3, 3), padding=((1, 1), (1, 1))), relu, pool)
+    for relu, pool in itertools.product([False, True], [(1, 1), (2, 2), (3, 2)])
+]
+
+
+def batch(how, channels=2, count=2):
+    """Images, weight, bias, and a gradient of the output of a convolution."""
+    image = 6, 7
+    x, weight = eighths((count, *image, channels), 0), eighths((3, 3, channels, 3), 1)
+    return x, weight, eighths((3,), 2), eighths((count, *how.places(image), 3), 3)
+
+
+@pytest.mark.parametrize("wanted", list(itertools.product([True, False], repeat=3)), ids=str)
+@pytest.mark.parametrize("how", HOWS, ids=lambda how: f"{how.relu} {how.pool}")
+@pytest.mark.parametrize("channels", [2, 6])
+def test_each_gradient_is_the_same_alone_and_beside_the_others(how, wanted, channels):
+    x, weight, bias, d = batch(how, channels)
+    _, *together = forward_and_back(x, weight, bias, how, d)
+    _, *alone = forward_and_back(x, weight, bias, how, d, wanted)
+    for gradient, expected, asked in zip(alone, together, wanted, strict=True):
+        if asked:
+            assert_array_equal(gradient, expected)
+        else:
+            assert gradient is None
+
+
+@pytest.mark.parametrize("how", HOWS, ids=lambda how: f"{how.relu} {how.pool}")
+def test_an_empty_batch_has_an_empty_output_and_gradients_of_zero(how):
+    x, weight, bias, d = batch(how, count=0)
+    out, of_x, of_weight, of_bias = forward_and_back(x, weight, bias, how, d)
+    assert out.shape == d.shape
+    assert of_x.shape == x.shape
+    assert_array_equal(of_weight, np.zeros(weight.shape))
+    assert_array_equal(of_bias, np.zeros(3))
+
+
+@pytest.mark.parametrize("how", HOWS, ids=lambda how: f"{how.relu} {how.pool}")
+def test_what_no_gradient_asks_for_is_not_remembered(how):
+    x, weight, bias, _ = batch(how)
+    out, passed = conv2d(x, weight, bias, how)
+    same, nothing = conv2d(x, weight, bias, how, remember=False)
+    assert_array_equal(same, out)
+    assert nothing is None
+    assert (passed is None) == (how == HOWS[0])
+
+
+@pytest.mark.parametrize("how", HOWS[1:], ids=lambda how: f"{how.relu} {how.pool}")
+def test_a_byte_for_each_place_is_remembered_and_no_more(how):
+    x, weight, bias, _ = batch(how)
+    out, passed = conv2d(x, weight, bias, how)
+    assert passed.dtype == bool
+    assert passed.shape == (how.pool[0] * how.pool[1], *out.shape)
+
+
+@pytest.mark.parametrize(("rows", "columns"), [(1, 2), (2, 1), (2, 2), (3, 2), (1, 40)])
+@pytest.mark.parametrize("channels", [1, 16], ids=["few channels", "many channels"])
+def test_the_first_of_equals_wins_row_by_row(rows, columns, channels):
+    pool = rows, columns
+    how = Convolution(Window((1, 1)), pool=pool)
+    weight = np.ones((1, 1, channels, 1)) / channels
+    x = np.zeros((1, rows, columns, channels))
+    for first in np.ndindex(*pool):
+        x[0, *first] = 1  # this place and all after it
+        if first != (0, 0):
+            x[0].reshape(-1, channels)[: first[0] * columns + first[1]] = 0
+        x[0].reshape(-1, channels)[first[0] * columns + first[1] :] = 1
+        out, of_x, _, _ = forward_and_back(x, weight, None, how, np.full((1, 1, 1, 1), channels))
+        assert out.item() == 1
+        expected = np.zeros(x.shape)
+        expected[0, *first] = 1
+        assert_array_equal(of_x, expected)
+
+
+@pytest.mark.parametrize("pool", [(1, 1), (2, 2)])
+def test_what_max_cuts_off_takes_no_gradient_not_even_at_zero(pool):
+    how = Convolution(Window((1, 1)), True, pool)
+    x = np.array([-1.0, 0.0, 1.0]).repeat(4).reshape(3, 2, 2, 1)
+    d = np.ones((3, *how.places((2, 2)), 1))
+    out, of_x, _, of_bias = forward_and_back(x, np.ones((1, 1, 1, 1)), None, how, d)
+    assert [image.max() for image in out] == [0, 0, 1]
+    assert [image.sum() for image in of_x] == [0, 0, d[0].sum()]
+    assert of_bias == d[0].sum()
+
+
+@pytest.mark.parametrize("how", HOWS, ids=lambda how: f"{how.relu} {how.pool}")
+@pytest.mark.parametrize("channels", [2, 6])
+@pytest.mark.parametrize("pixel", [(0, 0), (1, 0), (2, 3), (5, 5)])
+def test_nan_is_passed_on_and_stays_where_it_is_seen(how, channels, pixel):
+    x, weight, bias, d = batch(how, channels)
+    sane, of_x, _, _ = forward_and_back(x, weight, bias, how, d)
+    x[1, *pixel] = np.nan
+    out, other_of_x, _, of_bias = forward_and_back(x, weight, bias, how, d)
+    seen = np.zeros(how.window.positions((6, 7)), bool)
+    for place, _, there in reference.taps((6, 7), *how.window):
+        seen[place] |= there == pixel
+    rows, columns = how.places((6, 7))
+    (down, right), groups = how.pool, seen[: rows * how.pool[0], : columns * how.pool[1]]
+    seen = groups.reshape(rows, down, columns, right).any(axis=(1, 3))
+    assert_array_equal(np.isnan(out[1]), np.broadcast_to(seen[..., None], out[1].shape))
+    assert_array_equal(out[0], sane[0])
+    assert_array_equal(out[1][~seen], sane[1][~seen])
+    assert_array_equal(other_of_x[0], of_x[0])
+    assert np.isfinite(other_of_x).all()  # weight and d are: the gradient goes to some one place
+    assert np.isfinite(of_bias).all()
+
+
+@pytest.mark.parametrize("value", [np.inf, -np.inf])
+def test_infinite_pixels_of_many_channels_are_no_reason_for_nan(value):
+    channels = 16
+    how = Convolution(Window((1, 1)), pool=(2, 2))
+    x = np.zeros((3, 2, 2, channels))
+    x[0, 1, 1], x[1] = value, value
+    weight = np.ones((1, 1, channels, 1))
+    out, passed = conv2d(x, weight, None, how)
+    assert out.ravel().tolist() == [max(value, 0), value, 0]
+    wanted = True, False, False
+    of_x, *_ = conv2d_gradients(x, weight, how, np.ones_like(out), passed, wanted)
+    first = 3 if value > 0 else 0
+    assert of_x[..., 0].reshape(3, 4).argmax(axis=1).tolist() == [first, 0, 0]
+    assert of_x.sum() == 3 * channels
+
+
+@pytest.mark.parametrize("layout", ["fortran", "every second", "backwards", "inside"])
+@pytest.mark.parametrize("how", HOWS, ids=lambda how: f"{how.relu} {how.pool}")
+def test_arrays_in_any_memory_order_are_read_and_left_as_they_were(how, layout):
+    arrays = batch(how)
+    expected = forward_and_back(*arrays[:3], how, arrays[3])
+    x, weight, bias, d = (laid_out(array, layout) for array in arrays)  # not to be written to
+    for result, wanted in zip(forward_and_back(x, weight, bias, how, d), expected, strict=True):
+        assert_array_equal(result, wanted)
+
+
+# A few images at a time
+
+
+@pytest.mark.parametrize("budget", [1, 1000, 5000, 1 << 40])
+@pytest.mark.parametrize("strides", [(1, 1), (2, 1)])
+@pytest.mark.parametrize("pool", [(1, 1), (2, 2), (3, 2)])
+@pytest.mark.parametrize("channels", [2, 8])
+def test_convolutions_do_not_depend_on_how_many_images_are_taken_at_a_time(
+    monkeypatch, budget, strides, pool, channels
+):
+    x, weight = eighths((7, 6, 5, channels), 0), eighths((3, 2, channels, 3), 1)
+    how = Convolution(Window((3, 2), strides, ((1, 1), (0, 1))), True, pool)
+    d = eighths((7, *how.places((6, 5)), 3), 2)
+    bias = eighths((3,), 3)
+    expected = forward_and_back(x, weight, bias, how, d)
+    monkeypatch.setitem(convolution.COLUMN_BYTES, "cpu", budget)
+    for result, wanted in zip(forward_and_back(x, weight, bias, how, d), expected, strict=True):
+        assert_array_equal(result, wanted)
+
+
+@pytest.mark.parametrize("pool", [(1, 1), (2, 2)])
+@pytest.mark.parametrize("channels", [3, 12])
+def test_a_large_batch_is_what_its_images_are_one_by_one(pool, channels):
+    # large enough to be cut for several threads, in pieces of several turns
+    x, weight = eighths((70, 20, 17, channels), 0), eighths((3, 3, channels, 8), 1)
+    x, weight, bias = (array.astype(np.float32) for array in (x, weight, eighths((8,), 2)))
+    how = Convolution(Window((3, 3), padding=((1, 1), (1, 0))), True, pool)
+    d = eighths((70, *how.places((20, 17)), 8), 3).astype(np.float32)
+    out, of_x, of_weight, of_bias = forward_and_back(x, weight, bias, how, d)
+    singles = [
+        forward_and_back(x[i : i + 1], weight, bias, how, d[i : i + 1]) for i in range(len(x))
+    ]
+    outs, of_xs, of_weights, of_biases = zip(*singles, strict=True)
+    assert_array_equal(out, np.concatenate(outs))
+    assert_array_equal(of_x, np.concatenate(of_xs))
+    assert_array_equal(of_weight, np.sum(of_weights, axis=0, dtype=np.float64))
+    assert_array_equal(of_bias, np.sum(of_biases, axis=0, dtype=np.float64))
+
+
+def test_weight_gradients_of_any_numbers_differ_by_rounding_alone(monkeypatch):
+    x, d = numbers((7, 6, 5, 2), 0), numbers((7, 4, 3, 3), 1)
+    weight, how = numbers((3, 3, 2, 3), 2), plain(Window((3, 3)))
+    _, whole, _ = conv2d_gradients(x, weight, how, d)
+    monkeypatch.setitem(convolution.COLUMN_BYTES, "cpu", 1)
+    # 84 products of at most 4, each addition rounded by at most 2**-53 of a sum below 84 * 4.
+    bound = 84 * 84 * 4 * 2.0**-53
+    _, parts, _ = conv2d_gradients(x, weight, how, d)
+    assert_allclose(parts, whole, rtol=0, atol=bound)

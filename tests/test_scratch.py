@@ -1,0 +1,259 @@
+"""Scratch memory: lent to one at a time, kept small, and never seen in a result."""
+
+import subprocess
+import sys
+import threading
+import tracemalloc
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from pathlib import Path
+
+import numpy as np
+import pytest
+import reference
+from generated import generated, pooled_cases
+from hypothesis import given
+from numpy.testing import assert_array_equal
+from reference import eighths
+
+import minidl
+from minidl import Conv2D, MaxPool, Sequential, Tensor
+from minidl.backend import CPU
+from minidl.kernels import optimizer, scratch
+from minidl.kernels.convolution import Convolution, conv2d, conv2d_gradients
+from minidl.kernels.im2col import col2im
+from minidl.kernels.window import Window
+
+
+def in_new_thread(function, *args):
+    """The result of a call in a thread that has no scratch buffers yet."""
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(function, *args).result()
+
+
+def fill_scratch_with_nan():
+    """Leave this thread nothing but buffers full of NaN, larger than any kernel here needs."""
+    scratch._shelf.buffers = []
+    with ExitStack() as stack:
+        for _ in range(scratch.MOST_KEPT):
+            stack.enter_context(scratch.borrow(CPU, (1 << 18,), np.float64)).fill(np.nan)
+
+
+# Lending
+
+
+def test_scratch_is_an_array_of_the_shape_and_dtype_asked_for():
+    for dtype in (np.float32, np.float64, np.uint8):
+        with (
+            scratch.borrow(CPU, (2, 0, 3), dtype) as empty,
+            scratch.borrow(CPU, (5, 3), dtype) as a,
+        ):
+            assert (empty.shape, empty.dtype) == ((2, 0, 3), dtype)
+            assert (a.shape, a.dtype) == ((5, 3), dtype)
+            assert a.flags.c_contiguous
+            assert a.flags.aligned
+
+
+def test_scratch_that_was_given_back_is_lent_again():
+    def addresses():
+        with scratch.borrow(CPU, (100,), np.float32) as a:
+            first = a.ctypes.data
+        with scratch.borrow(CPU, (5, 20), np.float32) as a:
+            return first, a.ctypes.data
+
+    first, second = in_new_thread(addresses)
+    assert first == second
+
+
+def test_scratch_that_was_given_back_by_an_error_is_lent_again():
+    scratch._shelf.buffers = []
+    with pytest.raises(KeyError), scratch.borrow(CPU, (100,), np.float32):
+        raise KeyError
+    assert [buffer.size for buffer in scratch._shelf.buffers] == [400]
+
+
+def test_scratch_in_use_is_never_lent_twice():
+    with ExitStack() as stack:
+        lent = [stack.enter_context(scratch.borrow(CPU, (50,), np.float32)) for _ in range(6)]
+        for i, a in enumerate(lent):
+            assert not any(np.shares_memory(a, b) for b in lent[:i])
+
+
+def test_scratch_is_kept_in_small_number_and_size():
+    scratch._shelf.buffers = []
+    with ExitStack() as stack:
+        for size in range(1, 9):
+            stack.enter_context(scratch.borrow(CPU, (size,), np.uint8))
+    assert len(scratch._shelf.buffers) == scratch.MOST_KEPT
+    with scratch.borrow(CPU, (scratch.LARGEST_KEPT + 1,), np.uint8):
+        pass
+    assert max(buffer.size for buffer in scratch._shelf.buffers) <= scratch.LARGEST_KEPT
+
+
+def test_threads_do_not_share_scratch():
+    meet = threading.Barrier(2, timeout=60)
+
+    def lend():
+        with scratch.borrow(CPU, (100,), np.float32):
+            pass
+        meet.wait()  # both have given a buffer back
+        with scratch.borrow(CPU, (100,), np.float32) as a:
+            meet.wait()  # both hold one
+            return a
+
+    with ThreadPoolExecutor(2) as pool:
+        first, second = (future.result() for future in [pool.submit(lend), pool.submit(lend)])
+    assert not np.shares_memory(first, second)
+
+
+# Kernels
+
+
+@generated
+@given(pooled_cases())
+def test_dirty_scratch_changes_no_convolution(case):
+    how = Convolution(case.window, case.relu, case.pool)
+    fill_scratch_with_nan()
+    out, passed = conv2d(case.x, case.weight, case.bias, how)
+    fill_scratch_with_nan()
+    results = conv2d_gradients(case.x, case.weight, how, case.d, passed)
+    given = case.x, case.weight, case.bias
+    expected = reference.conv2d_and_more_gradients(*given, *how, case.d)
+    assert_array_equal(out, reference.conv2d_and_more(*given, *how))
+    for result, wanted in zip(results, expected, strict=True):
+        assert_array_equal(result, wanted)
+
+
+@generated
+@given(pooled_cases())
+def test_dirty_scratch_changes_no_col2im(case):
+    places = case.window.positions(case.image)
+    shape = len(case.x) * places[0] * places[1], case.weight[..., 0].size
+    columns = eighths(shape, case.seed).astype(case.x.dtype)
+    results = []
+    for spoil in (lambda: None, fill_scratch_with_nan):
+        images = np.full(case.x.shape, np.nan, case.x.dtype)
+        spoil()
+        with col2im(case.x, max(len(case.x), 1), case.x.shape[1:], case.window) as add_up:
+            add_up(columns, images)
+        results.append(images)
+    assert np.isfinite(results[1]).all()
+    assert_array_equal(*results)
+
+
+@pytest.mark.parametrize("weight_decay", [0.0, 0.1])
+def test_dirty_scratch_changes_no_step(weight_decay):
+    results = []
+    for spoil in (lambda: None, fill_scratch_with_nan):
+        parameters = [np.ones((2, 3)), np.ones(5)]
+        slopes, mean, square = [eighths((2, 3), 0), eighths((5,), 1)], np.zeros(11), np.zeros(11)
+        spoil()
+        optimizer.sgd(parameters, slopes, lr=0.1, weight_decay=weight_decay)
+        more = {"lr": 0.1, "weight_decay": weight_decay}
+        spoil()
+        optimizer.momentum_sgd(parameters, slopes, mean, momentum=0.9, nesterov=True, **more)
+        spoil()
+        more.update(betas=(0.9, 0.9), eps=1e-8, step_number=1)
+        optimizer.adam(parameters, slopes, mean, square, **more)
+        results.append([*parameters, mean, square])
+    for one, other in zip(*results, strict=True):
+        assert_array_equal(one, other)
+
+
+HOWS = [
+    Convolution(Window((3, 3))),
+    Convolution(Window((3, 3), (2, 2), ((1, 1), (1, 1)))),
+    Convolution(Window((1, 1)), True),
+    Convolution(Window((3, 3), padding=((1, 1), (1, 1))), True, (2, 2)),
+    Convolution(Window((3, 3), (2, 1), ((1, 1), (1, 1))), True, (1, 5)),
+]
+
+
+def convolve(how, factor=1):
+    """The output and the gradients of a small convolution."""
+    x, weight = eighths((3, 6, 6, 2), 0) * factor, eighths((3, 3, 2, 4), 1)
+    weight = weight[: how.window.size[0], : how.window.size[1]]
+    out, passed = conv2d(x, weight, eighths((4,), 2), how)
+    arrays = out, *conv2d_gradients(x, weight, how, out, passed)
+    return arrays if passed is None else (*arrays, passed)
+
+
+@pytest.mark.parametrize("how", HOWS, ids=str)
+def test_no_result_of_a_convolution_lies_in_scratch_memory(how):
+    results = convolve(how)
+    assert scratch._shelf.buffers
+    for result in results:
+        assert not any(np.shares_memory(result, buffer) for buffer in scratch._shelf.buffers)
+
+
+def test_no_result_of_a_step_lies_in_scratch_memory():
+    parameter, mean, square = (eighths((40,), i) ** 2 for i in range(3))
+    optimizer.sgd([parameter], [mean], lr=0.1, weight_decay=0.1)
+    assert scratch._shelf.buffers
+    for result in (parameter, mean, square):
+        assert not any(np.shares_memory(result, buffer) for buffer in scratch._shelf.buffers)
+
+
+@pytest.mark.parametrize("how", HOWS, ids=str)
+def test_later_calls_leave_earlier_results_as_they_were(how):
+    first = convolve(how)
+    copies = [array.copy() for array in first]
+    convolve(how, 3)
+    for array, copy in zip(first, copies, strict=True):
+        assert_array_equal(array, copy)
+
+
+# Memory of a training step
+
+# Batch 1024 of 64 channels on 14x14: the columns of all images would take 462 MB.
+SHAPE = 1024, 14, 14, 64
+MODELS = {
+    "convolution": lambda: Conv2D(64, 3, padding="same"),
+    "convolution and pooling": lambda: Sequential(
+        [Conv2D(64, 3, padding="same", activation="relu"), MaxPool(2)]
+    ),
+}
+
+# Each thread has 2 MiB of columns, and for the same few images their padded copy and what belongs
+# to all places: together less than
+A_THREAD = 4e6
+# The gradient of the weight is summed up in at most eight parts, and a byte is kept for each place
+# of a pooling window:
+PARTS, PLACES = 8 * 3 * 3 * 64 * 64 * 4, 1024 * 14 * 14 * 64
+
+
+def beyond_results(name):
+    """The most bytes in use at once, forward and back, beyond output, gradient and its seed."""
+    model = MODELS[name]()
+    x = Tensor(np.zeros(SHAPE, np.float32), requires_grad=True)
+    for _ in range(2):  # the first time makes parameters
+        one = model(Tensor(x.data[:1]))
+    seed = np.zeros((len(x), *one.shape[1:]), np.float32)
+    tracemalloc.start()
+    try:
+        model(x).backward(seed)
+        return tracemalloc.get_traced_memory()[1] - seed.nbytes - x.data.nbytes
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_the_columns_of_the_whole_batch_never_exist(name):
+    minidl.set_num_threads(1)
+    assert in_new_thread(beyond_results, name) < A_THREAD + PARTS + PLACES * ("pool" in name)
+
+
+def test_each_thread_adds_scratch_memory_of_its_own_and_no_more():
+    threads = 3
+    code = (
+        f"import minidl, test_scratch as test; minidl.set_num_threads({threads}); "
+        "print(test.beyond_results('convolution'))"
+    )  # in a process whose helpers have borrowed nothing yet
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=Path(__file__).parent,
+    )
+    assert int(done.stdout) < threads * A_THREAD + PARTS
