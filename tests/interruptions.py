@@ -40,16 +40,16 @@ def share_interrupted(number):
 
     def trace(frame, event, _):
         nonlocal count, where
-        if event == "call" and frame.f_back in last:
-            last[frame.f_back] = None  # a function in Python: signals are looked for inside it
+        here = id(frame)  # the frame itself would hold all that its variables do
+        if event == "call":
+            last[here] = None
+            last[id(frame.f_back)] = None  # a function in Python: signals are looked for inside it
         if frame.f_code.co_filename != threads.__file__:
             return None
         frame.f_trace_opcodes = True
         if event == "opcode":
-            before, last[frame] = (
-                last.get(frame),
-                dis.opname[frame.f_code.co_code[frame.f_lasti]],
-            )
+            before = last.get(here)
+            last[here] = dis.opname[frame.f_code.co_code[frame.f_lasti]]
             if before in LOOKS_FOR_SIGNALS:
                 count += 1
                 if count == number:

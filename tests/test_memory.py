@@ -49,7 +49,12 @@ def test_memory_that_nobody_holds_is_used_again():
     array = lend(LARGE, 2)
     address = array.ctypes.data
     del array
-    again = lend(2, LARGE)
+    tracemalloc.start()
+    try:
+        again = lend(2, LARGE)
+        assert tracemalloc.get_traced_memory()[1] < again.nbytes / 2  # it was there
+    finally:
+        tracemalloc.stop()
     assert again.ctypes.data == address
 
 

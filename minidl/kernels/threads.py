@@ -14,6 +14,7 @@ import threading
 from collections.abc import Callable
 from functools import cache
 from itertools import pairwise
+from operator import index
 from typing import Any
 
 VARIABLE = "MINIDL_NUM_THREADS"
@@ -38,9 +39,13 @@ def set_num_threads(count: int) -> None:
         ValueError: if count is not an integer of at least 1.
     """
     global _count
-    if isinstance(count, bool) or not isinstance(count, int) or count < 1:
+    try:
+        number = 0 if isinstance(count, bool) else index(count)
+    except TypeError:
+        number = 0
+    if number < 1:
         raise ValueError(f"set_num_threads expects an integer of at least 1, got {count!r}")
-    _count = count
+    _count = number
 
 
 def get_num_threads() -> int:
@@ -94,18 +99,19 @@ def share(work: Callable[[Any], None], pieces: list[Any]) -> None:
 
     The pieces must not depend on each other. The first error ends the rest and is raised here.
     """
+    wanted = min(len(pieces), _count) - 1
     with one_blas_thread():
-        helpers = _idle_helpers(min(len(pieces), _count) - 1) if len(pieces) > 1 else []
-        if helpers:
-            _share_with(helpers, work, pieces)
+        if wanted > 0 and not _inside.helper:
+            _share_with(wanted, work, pieces)
         else:
             for piece in pieces:
                 work(piece)
 
 
-def _share_with(helpers: list[_Helper], work: Callable[[Any], None], pieces: list[Any]) -> None:
+def _share_with(wanted: int, work: Callable[[Any], None], pieces: list[Any]) -> None:
     remaining = iter(pieces)  # one iterator for all threads: the interpreter hands out each once
     errors: list[BaseException] = []
+    helpers: list[_Helper] = []
 
     def take_turns() -> None:
         try:
@@ -117,18 +123,21 @@ def _share_with(helpers: list[_Helper], work: Callable[[Any], None], pieces: lis
             errors.append(error)
 
     try:
+        _take_helpers(helpers, wanted)
         for helper in helpers:
             # A copy of the context, so that numpy.errstate holds there as it does here.
             helper.start(contextvars.copy_context().run, take_turns)
         take_turns()
     finally:
-        for helper in helpers:
-            # Nobody may go on while a helper still writes, not even after Ctrl-C.
-            while not helper.finished:
-                try:
-                    helper.wait()
-                except BaseException as error:
-                    errors.append(error)
+        # Nobody may go on while a helper still writes, not even after Ctrl-C.
+        while True:
+            try:
+                for helper in helpers:
+                    while not helper.finished:
+                        helper.wait()
+                break
+            except BaseException as error:
+                errors.append(error)
         _helpers.extend(helpers)
     if errors:
         raise errors[0]
@@ -141,21 +150,20 @@ class _Helper:
         # Bare locks hand over in half the time that queues or events take.
         self._asked, self._done = threading.Lock(), threading.Lock()
         self._asked.acquire()
-        self._done.acquire()
-        self.finished = True  # whether `wait` has seen the end of the last job
+        self.finished = True  # the helper says so itself: a call that waits may be interrupted
         self._call: tuple[Callable[..., None], Callable[[], None]]
         threading.Thread(target=self._serve, name="minidl", daemon=True).start()
 
     def start(self, run: Callable[..., None], job: Callable[[], None]) -> None:
         """Begin with `run(job)`, which must not raise."""
+        self._done.acquire(blocking=False)
         self._call = run, job
         self.finished = False
         self._asked.release()
 
     def wait(self) -> None:
-        """Return when the job is done."""
+        """Return when the job is done, perhaps earlier."""
         self._done.acquire()
-        self.finished = True
 
     def _serve(self) -> None:
         _inside.helper = True
@@ -164,7 +172,9 @@ class _Helper:
             run, job = self._call
             run(job)
             del run, job, self._call  # arrays are not to be held until the next job
-            self._done.release()
+            self.finished = True
+            if self._done.locked():  # nobody has waited since then
+                self._done.release()
 
 
 class _Inside(threading.local):
@@ -179,60 +189,80 @@ _made = 0
 _making = threading.Lock()
 
 
-def _idle_helpers(wanted: int) -> list[_Helper]:
-    """Up to so many helpers: idle ones, then new ones while the process has fewer than allowed."""
+def _take_helpers(taken: list[_Helper], wanted: int) -> None:
+    """Add helpers to a list: idle ones, then new ones while the process has fewer than allowed."""
     global _made
-    taken: list[_Helper] = []
-    if _inside.helper:
-        return taken
     while len(taken) < wanted:
         try:
-            taken.append(_helpers.pop())
+            # One call for the interpreter, which no interrupt can come between.
+            taken.extend(map(list.pop, [_helpers]))
         except IndexError:
             with _making:
                 if _made >= _count - 1:  # other threads of the user's have them
                     break
                 _made += 1
             taken.append(_Helper())
-    return taken
 
 
-class _OneBlasThread:
-    """Holds BLAS to one thread while anybody is inside; the last to leave puts it back."""
+class _Blas:
+    """The threads that BLAS had before, and how many blocks hold it to one."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._inside = 0
-        self._before: list[tuple[Any, int]] = []
+        self.lock = threading.RLock()
+        self.inside = 0
+        self.before: list[tuple[Any, int]] = []  # until it is put back
 
-    def __enter__(self) -> None:
-        with self._lock:
-            if not self._inside:
-                self._before = [(library, library.get_num_threads()) for library in _blas()]
-                for library, count in self._before:
-                    if count != 1:
-                        library.set_num_threads(1)
-            self._inside += 1
-
-    def __exit__(self, *_: object) -> None:
-        with self._lock:
-            self._inside -= 1
-            if not self._inside:
-                self.put_back()
+    def hold(self) -> None:
+        if not self.before:
+            self.before = [(library, library.get_num_threads()) for library in _blas()]
+        for library, count in self.before:
+            if count != 1:
+                _set(library, 1)
 
     def put_back(self) -> None:
         """Give BLAS the threads it had."""
-        for library, count in self._before:
+        for library, count in self.before:
             if count != 1:
-                library.set_num_threads(count)
+                _set(library, count)
+        self.before = []
 
 
-_holder = _OneBlasThread()
+_state = _Blas()
 
 
-def one_blas_thread() -> _OneBlasThread:
+class one_blas_thread:  # noqa: N801  it reads as what it does
     """A block in which BLAS computes each product in the thread that asks for it."""
-    return _holder
+
+    __slots__ = ("_entered",)
+
+    def __init__(self) -> None:
+        self._entered = False
+
+    def __enter__(self) -> None:
+        state = _state
+        with state.lock:
+            if not state.inside:
+                state.hold()
+            state.inside += 1
+            self._entered = True
+
+    def __exit__(self, *_: object) -> None:
+        state = _state
+        with state.lock:
+            if self._entered:
+                state.inside -= 1
+                self._entered = False
+            if not state.inside:
+                state.put_back()
+
+    def __del__(self) -> None:
+        if self._entered:  # an interrupt came before the block began, or kept it from ending
+            self.__exit__()
+
+
+def _set(library: Any, count: int) -> None:
+    """Set the threads of a library, from whichever thread of ours."""
+    getattr(library, "_real_set_num_threads", library.set_num_threads)(count)
 
 
 @cache
@@ -245,10 +275,10 @@ def _blas() -> list[Any]:
 
 def _after_fork() -> None:
     """In a forked child no thread but one lives on, and nobody is inside any more."""
-    global _holder, _made, _making
-    if _holder._inside:
-        _holder.put_back()
-    _holder = _OneBlasThread()
+    global _state, _made, _making
+    if _state.inside:
+        _state.put_back()
+    _state = _Blas()
     _making = threading.Lock()
     _helpers.clear()
     _made = 0

@@ -79,11 +79,11 @@ def dense(x: Tensor, weight: Tensor, bias: Tensor | None = None, *, relu: bool =
         d = g.reshape(out.shape)
         if relu:
             d = pass_where(d, out > 0)
-        of_x, of_weight = wanted[:2]
+        of_x, of_weight, *of_bias = wanted
         return (
             products.multiply(d, matrix.T).reshape(shape) if of_x else None,
             products.multiply(rows.T, d) if of_weight else None,
-            products.sum_rows(d),
+            products.sum_rows(d) if any(of_bias) else None,
         )[: len(wanted)]
 
     sources = [x, weight] if bias is None else [x, weight, bias]
