@@ -13,11 +13,12 @@ from minidl.kernels import memory
 from minidl.kernels.elementwise import add_and_rectify
 from minidl.kernels.threads import cut, one_blas_thread, pieces_of, share
 
-# Multiplications that are just worth cutting in two, how many of them take the time that writing an
-# element and passing over it again takes, and how many rows or columns a piece has at least, for
-# BLAS to run at full speed.
+# Multiplications that are just worth cutting in two, how many of them take the time that reading an
+# element takes, or writing one and passing over it again, and how many rows or columns a piece has
+# at least, for BLAS to run at full speed.
 PIECE_WORK = 13 << 19
-ELEMENT_WORK = 32
+READ_WORK = 16
+WRITE_WORK = 32
 PIECE_LENGTH = 64
 
 
@@ -31,7 +32,7 @@ def multiply(a: Array, b: Array, bias: Array | None = None, relu: bool = False) 
         relu: whether max(x, 0) follows.
     """
     rows, columns = len(a), b.shape[1]
-    work = rows * columns * (a.shape[1] + ELEMENT_WORK)
+    work = rows * columns * (a.shape[1] + WRITE_WORK) + (a.size + b.size) * READ_WORK
     longer = max(rows, columns)
     backend = of(a)
     dtype = a.dtype if a.dtype == b.dtype else backend.xp.result_type(a, b)
