@@ -152,7 +152,7 @@ def _taps(padded: Array, window: Window, shape: tuple[int, ...]) -> Iterator[Arr
 
 def _pad(x: Array, window: Window, value: float) -> Array:
     """The batch with a border of `value`; the batch itself where no border is needed."""
-    if window.padding == ((0, 0), (0, 0)):
+    if not window.padded:
         return x
     widths = ((0, 0), *window.padding, (0, 0))
     return array_module(x).pad(x, widths, mode="constant", constant_values=value)
