@@ -6,9 +6,9 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from minidl.backend import CPU, Array, of
+from minidl.backend import Array, of
 from minidl.kernels import memory
-from minidl.kernels.threads import PIECE_BYTES, cut, pieces_of, share
+from minidl.kernels.threads import parts_of, share
 
 # NumPy needs a call of its inner loop for each line of a broadcast operation, which takes as long
 # as some hundred elements.
@@ -71,8 +71,8 @@ def pass_where(values: Array, where: Array, scale: float = 1.0) -> Array:
 
 def _by_parts(work: Callable[[Any], None], x: Array) -> None:
     """Call `work` with parts of the first axis of x, or with all of it at once."""
-    pieces = pieces_of(3 * x.nbytes, PIECE_BYTES) if of(x) is CPU else 1
-    if pieces > 1:
-        share(work, cut(len(x), pieces))
+    parts = parts_of(x, 3) if x.ndim else []
+    if len(parts) > 1:
+        share(work, parts)
     else:
         work(...)

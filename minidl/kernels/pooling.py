@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from minidl.backend import CPU, Array, array_module, of
+from minidl.backend import Array, array_module, of
 from minidl.kernels import memory
-from minidl.kernels.threads import PIECE_BYTES, cut, pieces_of, share
+from minidl.kernels.threads import parts_of, share
 from minidl.kernels.window import Window
 
 
@@ -27,7 +27,7 @@ def max_pool(x: Array, window: Window) -> Array:
         for values in seen:
             backend.xp.maximum(out[images], values, out=out[images])
 
-    share(work, _pieces(x))
+    share(work, parts_of(x, 2))
     return out
 
 
@@ -66,7 +66,7 @@ def max_pool_gradient(x: Array, out: Array, d: Array, window: Window) -> Array:
             else:  # every pixel is met once, so that nothing needs to be read before it is written
                 xp.multiply(d[images], largest, out=target)
 
-    share(work, _pieces(x))
+    share(work, parts_of(x, 2))
     return _crop(gradient, window, x.shape)
 
 
@@ -135,11 +135,6 @@ def give_to_largest(d: Array, larger: Array, out: Array) -> None:
     for number in range(len(larger) - 1, 0, -1):
         xp.multiply(rest, larger[number], out=out[number])
         rest -= out[number]
-
-
-def _pieces(x: Array) -> list[slice]:
-    """The images of each piece of work."""
-    return cut(len(x), pieces_of(2 * x.nbytes, PIECE_BYTES) if of(x) is CPU else 1)
 
 
 def _taps(padded: Array, window: Window, shape: tuple[int, ...]) -> Iterator[Array]:

@@ -17,6 +17,8 @@ from itertools import pairwise
 from operator import index
 from typing import Any
 
+from minidl.backend import CPU, Array, of
+
 VARIABLE = "MINIDL_NUM_THREADS"
 
 # Work that passes over less memory than this is not cut at all: handing a piece to another thread
@@ -92,6 +94,14 @@ def pieces_of(work: int, least: int, power: int = 2) -> int:
     while pieces < MOST_PIECES and work >= least * pieces**power:
         pieces *= 2
     return pieces
+
+
+def parts_of(x: Array, passes: int) -> list[slice]:
+    """The parts of the first axis of an array that so many passes over it are worth cutting into.
+
+    All of it for an array that is not on the CPU.
+    """
+    return cut(len(x), pieces_of(passes * x.nbytes, PIECE_BYTES) if of(x) is CPU else 1)
 
 
 def share(work: Callable[[Any], None], pieces: list[Any]) -> None:
