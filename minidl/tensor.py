@@ -17,7 +17,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ContextDecorator
-from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeAlias
+from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -60,14 +60,6 @@ class no_grad(ContextDecorator):  # noqa: N801  the name that PyTorch's users kn
         _mode.recording = _mode.before.pop()
 
 
-class Edge(NamedTuple):
-    """The way back from an operation to one of its inputs that wants a gradient."""
-
-    target: Node | Tensor  # the operation that made the input, or the input if no operation did
-    shape: tuple[int, ...]
-    dtype: np.dtype[Any]
-
-
 class Node:
     """What one operation leaves in the graph.
 
@@ -81,6 +73,11 @@ class Node:
     def __init__(self, edges: list[Edge], rule: Callable[[Array], Iterable[Array]]) -> None:
         self.edges: list[Edge] | None = edges
         self.rule: Callable[[Array], Iterable[Array]] | None = rule
+
+
+# The way back from an operation to one of its inputs that wants a gradient: the operation that made
+# the input, or the input itself if no operation did, and the shape and dtype of the input.
+Edge: TypeAlias = "tuple[Node | Tensor, tuple[int, ...], np.dtype[Any]]"
 
 
 if TYPE_CHECKING:
@@ -356,11 +353,14 @@ def record_jointly(
             that says whether its gradient is wanted, to a gradient for each input. Those that are
             not wanted are not looked at. What holds for a rule of `record` holds here.
     """
-    wanted = tuple(source.requires_grad for source in inputs)
-    sources = [source for source, asked in zip(inputs, wanted, strict=True) if asked]
+    if not _mode.recording:
+        return _result(value, [], None)
+    wanted = tuple([source.requires_grad for source in inputs])
+    if all(wanted):
+        return _result(value, inputs, lambda g: rule(g, wanted))
     return _result(
         value,
-        sources if _mode.recording else [],
+        [source for source, asked in zip(inputs, wanted, strict=True) if asked],
         lambda g: [r for r, asked in zip(rule(g, wanted), wanted, strict=True) if asked],
     )
 
@@ -370,7 +370,7 @@ def wants_gradient(*inputs: Tensor) -> bool:
     return _mode.recording and any(source.requires_grad for source in inputs)
 
 
-def _result(value: Array, sources: list[Tensor], rule: Any) -> Tensor:
+def _result(value: Array, sources: Sequence[Tensor], rule: Any) -> Tensor:
     """The tensor of an operation's value, with a node if there is a source of gradients."""
     out = Tensor.__new__(Tensor)
     out.data = value if type(value) is np.ndarray else _as_array(value)
@@ -378,7 +378,7 @@ def _result(value: Array, sources: list[Tensor], rule: Any) -> Tensor:
     out.requires_grad = bool(sources)
     out._node = None
     if sources:
-        edges = [Edge(s._node or s, s.data.shape, s.data.dtype) for s in sources]
+        edges: list[Edge] = [(s._node or s, s.data.shape, s.data.dtype) for s in sources]
         out._node = Node(edges, rule)
     return out
 

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
 
 from minidl.backend import Array, of
 from minidl.kernels import memory
-from minidl.kernels.threads import parts_of, share
+from minidl.kernels.threads import PIECE_BYTES, parts_of, share
 
 # NumPy needs a call of its inner loop for each line of a broadcast operation, which takes as long
 # as some hundred elements.
@@ -46,12 +45,13 @@ def relu(x: Array) -> Array:
     """max(x, 0) for each element."""
     backend = of(x)
     out = memory.empty(backend, x.shape, x.dtype)
+    maximum = backend.xp.maximum
 
-    def work(part: slice) -> None:
-        out[part] = 0
-        backend.xp.maximum(x[part], out[part], out=out[part])
+    def work(values: Array, result: Array) -> None:
+        result[...] = 0
+        maximum(values, result, out=result)
 
-    _by_parts(work, x)
+    _by_parts(work, x, out)
     return out
 
 
@@ -59,20 +59,22 @@ def pass_where(values: Array, where: Array, scale: float = 1.0) -> Array:
     """Each element times `scale` where a boolean array of the same shape is true, 0 elsewhere."""
     backend = of(values)
     out = memory.empty(backend, values.shape, values.dtype)
+    multiply = backend.xp.multiply
 
-    def work(part: slice) -> None:
-        backend.xp.multiply(values[part], where[part], out=out[part])
+    def work(values: Array, where: Array, result: Array) -> None:
+        multiply(values, where, out=result)
         if scale != 1:
-            out[part] *= scale
+            result *= scale
 
-    _by_parts(work, values)
+    _by_parts(work, values, where, out)
     return out
 
 
-def _by_parts(work: Callable[[Any], None], x: Array) -> None:
-    """Call `work` with parts of the first axis of x, or with all of it at once."""
-    parts = parts_of(x, 3) if x.ndim else []
+def _by_parts(work: Callable[..., None], *arrays: Array) -> None:
+    """Call `work` with the same parts of several arrays, cut along the first axis if worth it."""
+    first = arrays[0]
+    parts = parts_of(first, 3) if 3 * first.nbytes >= PIECE_BYTES and first.ndim else []
     if len(parts) > 1:
-        share(work, parts)
+        share(lambda part: work(*[array[part] for array in arrays]), parts)
     else:
-        work(...)
+        work(*arrays)

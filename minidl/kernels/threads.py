@@ -15,9 +15,11 @@ from collections.abc import Callable
 from functools import cache
 from itertools import pairwise
 from operator import index
-from typing import Any
+from typing import Any, TypeAlias
 
 from minidl.backend import CPU, Array, of
+
+SetThreads: TypeAlias = Callable[[int], Any]
 
 VARIABLE = "MINIDL_NUM_THREADS"
 
@@ -176,7 +178,7 @@ class _Helper:
         self._done.acquire()
 
     def _serve(self) -> None:
-        _inside.helper = True
+        _inside.helper = _inside.holds = True
         while True:
             self._asked.acquire()
             run, job = self._call
@@ -188,9 +190,12 @@ class _Helper:
 
 
 class _Inside(threading.local):
-    """Whether this thread is a helper, whose own work is not shared further."""
+    """Whether this thread is a helper, whose own work is not shared further, and whether it keeps
+    BLAS to one thread already. Helpers do: they work for a thread that does.
+    """
 
     helper = False
+    holds = False
 
 
 _inside = _Inside()
@@ -215,25 +220,25 @@ def _take_helpers(taken: list[_Helper], wanted: int) -> None:
 
 
 class _Blas:
-    """The threads that BLAS had before, and how many blocks hold it to one."""
+    """The threads that BLAS had before, and how many threads hold it to one."""
 
     def __init__(self) -> None:
         self.lock = threading.RLock()
         self.inside = 0
-        self.before: list[tuple[Any, int]] = []  # until it is put back
+        self.before: list[tuple[SetThreads, int]] = []  # until it is put back
 
     def hold(self) -> None:
         if not self.before:
-            self.before = [(library, library.get_num_threads()) for library in _blas()]
-        for library, count in self.before:
+            self.before = [(set_threads, get_threads()) for get_threads, set_threads in _blas()]
+        for set_threads, count in self.before:
             if count != 1:
-                _set(library, 1)
+                set_threads(1)
 
     def put_back(self) -> None:
         """Give BLAS the threads it had."""
-        for library, count in self.before:
+        for set_threads, count in self.before:
             if count != 1:
-                _set(library, count)
+                set_threads(count)
         self.before = []
 
 
@@ -241,46 +246,60 @@ _state = _Blas()
 
 
 class one_blas_thread:  # noqa: N801  it reads as what it does
-    """A block in which BLAS computes each product in the thread that asks for it."""
+    """A block in which BLAS computes each product in the thread that asks for it.
 
-    __slots__ = ("_entered",)
+    Inside another such block of the same thread, it costs next to nothing.
+    """
+
+    __slots__ = ("_held",)
 
     def __init__(self) -> None:
-        self._entered = False
+        self._held: _Blas | None = None
 
     def __enter__(self) -> None:
+        if _inside.holds:
+            return
         state = _state
         with state.lock:
             if not state.inside:
                 state.hold()
             state.inside += 1
-            self._entered = True
+            self._held = state
+        _inside.holds = True
 
     def __exit__(self, *_: object) -> None:
-        state = _state
-        with state.lock:
-            if self._entered:
-                state.inside -= 1
-                self._entered = False
-            if not state.inside:
-                state.put_back()
+        state = self._held
+        if state is None:
+            return
+        _inside.holds = False
+        if state is _state:  # and not what a fork left behind
+            with state.lock:
+                if self._held:
+                    state.inside -= 1
+                    self._held = None
+                if not state.inside:
+                    state.put_back()
 
     def __del__(self) -> None:
-        if self._entered:  # an interrupt came before the block began, or kept it from ending
+        if self._held:  # an interrupt came before the block began, or kept it from ending
             self.__exit__()
 
 
-def _set(library: Any, count: int) -> None:
-    """Set the threads of a library, from whichever thread of ours."""
-    getattr(library, "_real_set_num_threads", library.set_num_threads)(count)
-
-
 @cache
-def _blas() -> list[Any]:
-    """What sets the threads of the BLAS that NumPy has loaded; nothing for one that it cannot."""
+def _blas() -> list[tuple[Callable[[], int], SetThreads]]:
+    """What tells and sets the threads of the BLAS that NumPy has loaded; nothing if none can."""
     from threadpoolctl import ThreadpoolController
 
-    return list(ThreadpoolController().select(user_api="blas").lib_controllers)
+    functions = []
+    for library in ThreadpoolController().select(user_api="blas").lib_controllers:
+        # threadpoolctl lets one thread alone set OpenBLAS, so we ask the library itself.
+        symbol = getattr(library, "_get_symbol", None)
+        if library.internal_api == "openblas" and symbol:
+            names = "openblas_get_num_threads", "openblas_set_num_threads"
+            functions.append((symbol(names[0]), symbol(names[1])))
+        else:
+            functions.append((library.get_num_threads, library.set_num_threads))
+    return functions
 
 
 def _after_fork() -> None:
@@ -292,6 +311,7 @@ def _after_fork() -> None:
     _making = threading.Lock()
     _helpers.clear()
     _made = 0
+    _inside.holds = False
 
 
 if hasattr(os, "register_at_fork"):

@@ -272,10 +272,15 @@ class Layer(Module):
         return out
 
     def _check_dtype(self, x: Tensor) -> None:
-        own = next((t.dtype for t in vars(self).values() if isinstance(t, Parameter)), None)
-        if x.dtype.kind != "f" or (own is not None and own != x.dtype):
+        own = None
+        for value in vars(self).values():
+            if isinstance(value, Parameter):
+                own = value.data.dtype
+                break
+        dtype = x.data.dtype
+        if own != dtype and (own is not None or dtype.kind != "f"):
             raise TypeError(
-                f"expects {own or 'float32 or float64'} input, got {x.dtype}; convert it with "
+                f"expects {own or 'float32 or float64'} input, got {dtype}; convert it with "
                 f".astype({own or 'numpy.float32'}), or the model with .astype(dtype)"
             )
 
