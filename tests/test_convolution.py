@@ -14,8 +14,10 @@ from hypothesis import given, settings
 from numpy.testing import assert_allclose, assert_array_equal
 from reference import eighths, numbers
 
-from minidl.kernels import convolution
-from minidl.kernels.convolution import Convolution, conv2d, conv2d_gradients
+from minidl.backend import CPU
+from minidl.kernels import convolution, convolution_plan
+from minidl.kernels.convolution import conv2d, conv2d_gradients
+from minidl.kernels.convolution_plan import Convolution
 from minidl.kernels.im2col import col2im, im2col
 from minidl.kernels.window import Window
 
@@ -39,9 +41,18 @@ def scattered(case):
     columns = np.ascontiguousarray(case.d).reshape(-1, case.filters) @ (
         case.weight.reshape(-1, case.filters).T
     )
-    with col2im(case.x, max(len(case.x), 1), case.x.shape[1:], case.window) as add_up:
-        add_up(columns, images)
+    shape = case.x.shape[1:]
+    col2im(CPU, case.x.dtype, max(len(case.x), 1), shape, case.window).add_up(columns, images)
     return images
+
+
+def patches_of(x, step, window, pool=(1, 1)):
+    """What writes out patches of images such as x, in memory full of NaN."""
+    return im2col(CPU, x.dtype, step, x.shape[1:], window, pool, fresh_memory)
+
+
+def fresh_memory(_, shape, dtype):
+    return np.full(shape, np.nan, dtype)
 
 
 # Patches
@@ -56,14 +67,13 @@ def test_im2col_writes_the_patches_of_each_place_of_a_pooling_window_into_a_matr
     patches = np.zeros((n, *places, *case.window.size, channels))
     for place, tap, pixel in reference.taps(case.image, *case.window):
         patches[:, *place, *tap] = case.x[:, *pixel]
-    with im2col(case.x, max(n, 1), case.x.shape[1:], case.window, case.pool) as columns:
-        matrices = columns.of(case.x)
-        assert matrices.dtype == case.x.dtype
-        assert len(matrices) == case.pool[0] * case.pool[1]
-        for matrix, place in zip(matrices, np.ndindex(*case.pool), strict=True):
-            there = patches[:, place[0] :: case.pool[0], place[1] :: case.pool[1]][:, :height]
-            length = case.window.size[0] * case.window.size[1] * channels
-            assert_array_equal(matrix, there[:, :, :width].reshape(-1, length))
+    matrices = patches_of(case.x, max(n, 1), case.window, case.pool).of(case.x)
+    assert matrices.dtype == case.x.dtype
+    assert len(matrices) == case.pool[0] * case.pool[1]
+    for matrix, place in zip(matrices, np.ndindex(*case.pool), strict=True):
+        there = patches[:, place[0] :: case.pool[0], place[1] :: case.pool[1]][:, :height]
+        length = case.window.size[0] * case.window.size[1] * channels
+        assert_array_equal(matrix, there[:, :, :width].reshape(-1, length))
 
 
 @generated
@@ -75,34 +85,33 @@ def test_col2im_gives_the_input_gradient_for_every_stride(case):
 
 def test_fewer_images_than_at_the_first_turn_are_not_mixed_with_those():
     x, window = eighths((3, 4, 4, 2), 0), Window((2, 3), (1, 1), ((1, 0), (0, 1)))
-    with im2col(x, 3, (4, 4, 2), window) as columns:
-        first = columns.of(x).copy()
-        assert_array_equal(columns.of(x[1:2]), np.split(first, 3, axis=1)[1])
-    with col2im(x, 3, (4, 4, 2), window) as add_up:
-        whole, one = np.empty(x.shape), np.empty((1, 4, 4, 2))
-        add_up(first[0], whole)
-        add_up(np.split(first[0], 3)[1], one)
-        assert_array_equal(one, whole[1:2])
+    columns = patches_of(x, 3, window)
+    first = columns.of(x).copy()
+    assert_array_equal(columns.of(x[1:2]), np.split(first, 3, axis=1)[1])
+    back = col2im(CPU, x.dtype, 3, (4, 4, 2), window)
+    whole, one = np.empty(x.shape), np.empty((1, 4, 4, 2))
+    back.add_up(first[0], whole)
+    back.add_up(np.split(first[0], 3)[1], one)
+    assert_array_equal(one, whole[1:2])
 
 
 def test_a_convolution_of_single_pixels_copies_no_columns():
     x = numbers((3, 4, 5, 2), 0).astype(np.float32)
-    with im2col(x, 3, (4, 5, 2), Window((1, 1))) as columns:
-        pixels = columns.of(x)
-        assert np.shares_memory(pixels, x)
-        assert_array_equal(pixels, x.reshape(1, -1, 2))
+    pixels = patches_of(x, 3, Window((1, 1))).of(x)
+    assert np.shares_memory(pixels, x)
+    assert_array_equal(pixels, x.reshape(1, -1, 2))
 
 
 @pytest.mark.parametrize("padding", [ALONE, ((1, 0), (0, 2))])
 @pytest.mark.parametrize("size", [(2, 3), (1, 1)])
 def test_patches_of_what_is_written_to_the_room_are_those_of_the_images(padding, size):
     x, window = eighths((3, 4, 4, 2), 0), Window(size, padding=padding)
-    with im2col(x, 3, (4, 4, 2), window) as columns:
-        expected = columns.of(x[:2]).copy()
-        columns.room[:] = np.nan
-        columns.room[:2] = x[:2]
-        assert columns.room.shape == x.shape
-        assert_array_equal(columns.of_room(2), expected)
+    columns = patches_of(x, 3, window)
+    expected = columns.of(x[:2]).copy()
+    columns.room[:] = np.nan
+    columns.room[:2] = x[:2]
+    assert columns.room.shape == x.shape
+    assert_array_equal(columns.of_room(2), expected)
 
 
 # Convolution alone
@@ -153,7 +162,7 @@ def test_conv2d_bias_gradient_is_the_sum_over_all_images_and_places(case):
 
 
 def test_the_input_gradient_takes_the_mirrored_path_where_the_stride_is_one(monkeypatch):
-    monkeypatch.setattr(convolution, "col2im", None)
+    monkeypatch.setattr(convolution_plan, "col2im", None)
     d, weight = np.ones((2, 5, 5, 3), np.float32), np.ones((3, 3, 2, 3), np.float32)
     how = plain(Window((3, 3), padding=((1, 1), (1, 1))))
     x = np.zeros((2, 5, 5, 2), np.float32)

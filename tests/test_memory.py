@@ -21,7 +21,8 @@ import minidl
 from minidl import Tensor
 from minidl.backend import CPU
 from minidl.kernels import elementwise, memory, pooling, products
-from minidl.kernels.convolution import Convolution, conv2d, conv2d_gradients
+from minidl.kernels.convolution import conv2d, conv2d_gradients
+from minidl.kernels.convolution_plan import Convolution
 
 LARGE = memory.LEAST // 4 + 3  # elements of float32
 

@@ -20,8 +20,8 @@ import minidl
 from minidl import Conv2D, MaxPool, Sequential, Tensor
 from minidl.backend import CPU
 from minidl.kernels import optimizer, scratch
-from minidl.kernels.convolution import Convolution, conv2d, conv2d_gradients
-from minidl.kernels.im2col import col2im
+from minidl.kernels.convolution import conv2d, conv2d_gradients
+from minidl.kernels.convolution_plan import Convolution
 from minidl.kernels.window import Window
 
 
@@ -37,6 +37,8 @@ def fill_scratch_with_nan():
     with ExitStack() as stack:
         for _ in range(scratch.MOST_KEPT):
             stack.enter_context(scratch.borrow(CPU, (1 << 18,), np.float64)).fill(np.nan)
+    for buffer in scratch._shelf.shared.values():
+        buffer.view(np.uint16)[...] = 0x7FFF  # nan in both precisions
 
 
 # Lending
@@ -106,6 +108,53 @@ def test_threads_do_not_share_scratch():
     assert not np.shares_memory(first, second)
 
 
+# Sharing and keeping
+
+
+def test_memory_of_one_number_is_shared_by_all_of_a_thread():
+    def places():
+        first, second = (scratch.shared(0, shape, np.float32) for shape in [(100,), (5, 20)])
+        other = scratch.shared(1, (100,), np.float32)
+        return first, second, other
+
+    first, second, other = in_new_thread(places)
+    assert np.shares_memory(first, second)
+    assert not np.shares_memory(first, other)
+    assert not any(np.shares_memory(array, first) for array in in_new_thread(places))
+
+
+def test_what_is_kept_is_made_once_for_each_key():
+    def make():
+        return [scratch.keep(key, list) for key in ("a", "b", "a")]
+
+    first, other, again = in_new_thread(make)
+    assert first is again
+    assert first is not other
+
+
+def test_views_are_made_anew_when_their_memory_has_grown():
+    def view():
+        return scratch.keep("view", lambda: scratch.shared(0, (10,), np.float32))
+
+    def grow():
+        before = view()
+        larger = scratch.shared(0, (11,), np.float32)
+        return before, larger, view()
+
+    before, larger, after = in_new_thread(grow)
+    assert np.shares_memory(larger, after)
+    assert not np.shares_memory(before, after)
+
+
+def test_views_are_kept_in_small_number():
+    def keep():
+        for number in range(3 * scratch.MOST_VIEWS):
+            scratch.keep(number, list)
+        return len(scratch._shelf.views)
+
+    assert in_new_thread(keep) <= scratch.MOST_VIEWS
+
+
 # Kernels
 
 
@@ -122,23 +171,6 @@ def test_dirty_scratch_changes_no_convolution(case):
     assert_array_equal(out, reference.conv2d_and_more(*given, *how))
     for result, wanted in zip(results, expected, strict=True):
         assert_array_equal(result, wanted)
-
-
-@generated
-@given(pooled_cases())
-def test_dirty_scratch_changes_no_col2im(case):
-    places = case.window.positions(case.image)
-    shape = len(case.x) * places[0] * places[1], case.weight[..., 0].size
-    columns = eighths(shape, case.seed).astype(case.x.dtype)
-    results = []
-    for spoil in (lambda: None, fill_scratch_with_nan):
-        images = np.full(case.x.shape, np.nan, case.x.dtype)
-        spoil()
-        with col2im(case.x, max(len(case.x), 1), case.x.shape[1:], case.window) as add_up:
-            add_up(columns, images)
-        results.append(images)
-    assert np.isfinite(results[1]).all()
-    assert_array_equal(*results)
 
 
 @pytest.mark.parametrize("weight_decay", [0.0, 0.1])
@@ -181,9 +213,10 @@ def convolve(how, factor=1):
 @pytest.mark.parametrize("how", HOWS, ids=str)
 def test_no_result_of_a_convolution_lies_in_scratch_memory(how):
     results = convolve(how)
-    assert scratch._shelf.buffers
+    kept = list(scratch._shelf.shared.values())
+    assert kept
     for result in results:
-        assert not any(np.shares_memory(result, buffer) for buffer in scratch._shelf.buffers)
+        assert not any(np.shares_memory(result, array) for array in kept)
 
 
 def test_no_result_of_a_step_lies_in_scratch_memory():

@@ -26,7 +26,8 @@ from threadpoolctl import threadpool_info, threadpool_limits
 import minidl
 from minidl import Tensor
 from minidl.kernels import convolution, elementwise, optimizer, pooling, products
-from minidl.kernels.convolution import Convolution, conv2d, conv2d_gradients
+from minidl.kernels.convolution import conv2d, conv2d_gradients
+from minidl.kernels.convolution_plan import Convolution
 from minidl.kernels.threads import cut, one_blas_thread, pieces_of, share
 from minidl.kernels.window import Window
 from minidl.tensor import record

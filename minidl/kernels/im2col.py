@@ -1,19 +1,24 @@
 """Patches of images as rows of a matrix, a few images at a time, and the way back.
 
-All arrays are channels-last: images (N, H, W, C).
+All arrays are channels-last: images (N, H, W, C). NumPy copies a long run of numbers faster when it
+takes the run for one element, so runs of pixels are copied as such.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from functools import lru_cache
-from typing import Self
+from typing import Any, TypeAlias
 
-from minidl.backend import Array, of
-from minidl.kernels import scratch
+import numpy as np
+
+from minidl.backend import Array, Backend
 from minidl.kernels.window import Pair, Window
+
+# A function of a number, a shape and a dtype that returns uninitialised memory, the same for the
+# same number.
+Memory: TypeAlias = Callable[[int, tuple[int, ...], Any], Array]
 
 
 def turns(images: slice, step: int) -> Iterator[slice]:
@@ -22,52 +27,74 @@ def turns(images: slice, step: int) -> Iterator[slice]:
         yield slice(start, min(start + step, images.stop))
 
 
+def as_runs(array: Array, axes: int) -> Array:
+    """The array with its last axes, which must lie end to end, taken for one element on the CPU."""
+    if type(array) is not np.ndarray:
+        return array
+    shape = array.shape
+    length = math.prod(shape[-axes:])
+    run = _run(length * array.itemsize)
+    return array.reshape(*shape[:-axes], length).view(run)[..., 0]
+
+
+@lru_cache(maxsize=1024)
+def _run(size: int) -> np.dtype[Any]:
+    return np.dtype((np.void, size))
+
+
 class im2col:  # noqa: N801  it reads as what it does
-    """Borrow the memory to write patches out as rows, for a few images at a time.
+    """Writes patches of a few images out as rows of a matrix.
 
     Args:
-        like: an array of the device and the dtype of the images.
+        backend: where the images are.
+        dtype: their dtype.
         step: the largest number of images.
         shape: (H, W, C) of the images.
         window: the places to take patches from.
         pool: rows and columns of places that belong together; those that are left over at the
             bottom and to the right are not visited.
+        memory: where to get the memory for the patches, by the number 0.
 
     Attributes:
-        room: inside the `with` block, where up to `step` images can be written, (step, H, W, C).
+        room: where up to `step` images can be written, (step, H, W, C), all zeros at first.
     """
 
     def __init__(
         self,
-        like: Array,
+        backend: Backend,
+        dtype: Any,
         step: int,
         shape: tuple[int, int, int],
         window: Window,
-        pool: Pair = (1, 1),
+        pool: Pair,
+        memory: Memory,
     ) -> None:
+        height, width, channels = shape
+        rows, columns = window.positions((height, width))
+        (top, bottom), (left, right) = window.padding
         self._window, self._pool = window, pool
-        self._places, padded_shape, elements, self._inside = _layout(step, shape, window, pool)
-        self._lent_padded = scratch.borrow(of(like), padded_shape, like.dtype)
-        self._lent_columns = scratch.borrow(of(like), (elements,), like.dtype)
-
-    def __enter__(self) -> Self:
-        self._padded = self._lent_padded.__enter__()
-        self._columns = self._lent_columns.__enter__()
-        self.room = self._padded[self._inside]
-        if self._window.padded:
-            self._padded.fill(0)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._lent_columns.__exit__()
-        self._lent_padded.__exit__()
+        self._places = rows // pool[0], columns // pool[1]
+        self._patch = math.prod(window.size) * channels
+        self._pixels = window.size == window.strides == (1, 1) == pool  # they are the patches
+        padded_shape = step, height + top + bottom, width + left + right, channels
+        self._padded = backend.xp.zeros(padded_shape, dtype=dtype)
+        self.room = self._padded[:, top : top + height, left : left + width]
+        self._lines = as_runs(self.room, 2)
+        self._taps = pool[0] * pool[1]
+        size = 0 if self._pixels else step * self._taps * math.prod(self._places) * self._patch
+        self._columns = memory(0, (size,), dtype)
+        self._all = None if self._pixels else self._views(step)
 
     def of(self, images: Array) -> Array:
         """The patches of images (n, H, W, C), as `of_room` returns them."""
-        if not self._window.padded:
-            return self._rows(images)
-        self.room[: len(images)] = images
-        return self.of_room(len(images))
+        count = len(images)
+        if self._pixels and not self._window.padded:
+            return images.reshape(1, -1, self._patch)
+        if images.flags.c_contiguous:
+            self._lines[:count] = as_runs(images, 2)
+        else:
+            self.room[:count] = images
+        return self.of_room(count)
 
     def of_room(self, count: int) -> Array:
         """The patches of the first images in `room`, in memory that the next call overwrites.
@@ -76,63 +103,52 @@ class im2col:  # noqa: N801  it reads as what it does
             (T, n * OH * OW, KH * KW * C): the T places that belong together lie in different
             matrices.
         """
-        return self._rows(self._padded[:count])
+        if self._all is None:
+            return self._padded[:count].reshape(1, -1, self._patch)
+        source, target, rows = self._all if count == len(self.room) else self._views(count)
+        target[...] = source
+        return rows
 
-    def _rows(self, padded: Array) -> Array:
-        size, pool = self._window.size, self._pool
-        patch = size[0] * size[1] * padded.shape[3]
-        if size == self._window.strides == (1, 1) == pool:
-            return padded.reshape(1, -1, patch)  # the pixels are the patches
-        patches = self._window.patches(padded, self._places, pool)
+    def _views(self, count: int) -> tuple[Array, Array, Array]:
+        """The patches of the first images where they lie, and twice where they are written to."""
+        patches = self._window.patches(self._padded[:count], self._places, self._pool)
         matrix = self._columns[: patches.size].reshape(patches.shape)
-        matrix[...] = patches
-        return matrix.reshape(pool[0] * pool[1], -1, patch)
+        axes = 2 if self._window.dilation[1] == 1 else 1
+        rows = matrix.reshape(self._taps, count * math.prod(self._places), self._patch)
+        return as_runs(patches, axes), as_runs(matrix, axes), rows
 
 
-@lru_cache(maxsize=1024)
-def _layout(
-    step: int, shape: tuple[int, int, int], window: Window, pool: Pair
-) -> tuple[Pair, tuple[int, ...], int, tuple[slice, ...]]:
-    """Groups of places, shape of the padded images, elements of the columns, where images lie."""
-    height, width, channels = shape
-    rows, columns = window.positions((height, width))
-    places = rows // pool[0], columns // pool[1]
-    (top, bottom), (left, right) = window.padding
-    padded_shape = step, height + top + bottom, width + left + right, channels
-    elements = step * math.prod((*pool, *places, *window.size, channels))
-    inside = slice(None), slice(top, top + height), slice(left, left + width)
-    return places, padded_shape, elements, inside
-
-
-@contextmanager
-def col2im(
-    like: Array, step: int, shape: tuple[int, int, int], window: Window
-) -> Iterator[Callable[[Array, Array], None]]:
-    """Borrow the memory to add patches back to where they lay, for up to `step` images at a time.
+class col2im:  # noqa: N801  it reads as what it does
+    """Adds patches back to where they lay, for a few images at a time.
 
     Args:
-        like: as `im2col`.
-        step: as `im2col`.
-        shape: (H, W, C) of the images.
+        backend, dtype, step, shape: as `im2col`.
         window: the places that the patches were taken from.
-
-    Yields:
-        A function of patches (n * OH * OW, KH * KW * C) and of images (n, H, W, C) to write to.
     """
-    height, width, channels = shape
-    places = window.positions((height, width))
-    (top, bottom), (left, right) = window.padding
-    padded_shape = step, height + top + bottom, width + left + right, channels
-    with scratch.borrow(of(like), padded_shape, like.dtype) as padded:
 
-        def add_up(columns: Array, images: Array) -> None:
-            n = len(images)
-            patches = columns.reshape(n, *places, *window.size, channels)
-            padded.fill(0)
-            for row in range(window.size[0]):
-                for column in range(window.size[1]):
-                    seen = window.tap(padded[:n], row, column, places)
-                    seen += patches[:, :, :, row, column]
-            images[...] = padded[:n, top : top + height, left : left + width]
+    def __init__(
+        self,
+        backend: Backend,
+        dtype: Any,
+        step: int,
+        shape: tuple[int, int, int],
+        window: Window,
+    ) -> None:
+        height, width, channels = shape
+        (top, bottom), (left, right) = window.padding
+        padded_shape = step, height + top + bottom, width + left + right, channels
+        self._window, self._places = window, window.positions((height, width))
+        self._padded = backend.xp.empty(padded_shape, dtype=dtype)
+        self._inside = self._padded[:, top : top + height, left : left + width]
 
-        yield add_up
+    def add_up(self, columns: Array, images: Array) -> None:
+        """Write the sums of patches (n * OH * OW, KH * KW * C) to images (n, H, W, C)."""
+        count, window = len(images), self._window
+        patches = columns.reshape(count, *self._places, *window.size, images.shape[3])
+        padded = self._padded[:count]
+        padded.fill(0)
+        for row in range(window.size[0]):
+            for column in range(window.size[1]):
+                seen = window.tap(padded, row, column, self._places)
+                seen += patches[:, :, :, row, column]
+        images[...] = self._inside[:count]

@@ -105,36 +105,49 @@ def average_pool_gradient(d: Array, window: Window, image: tuple[int, int]) -> A
 def choose_largest(values: Array, out: Array, larger: Array | None) -> None:
     """The largest of several arrays, element by element, and what tells later which it was.
 
+    Neighbours are compared in pairs, then the winners, so that one call compares several arrays.
+
     Args:
-        values: (T, ...), at least two arrays.
+        values: (T, ...), at least two arrays; they are overwritten.
         out: (...), to write the largest to.
-        larger: booleans (T, ...), to write to from the second on: whether an array is larger than
-            all before it; None if nobody asks.
+        larger: booleans (T, ...), to write to from the second on: for each comparison, whether the
+            later array was larger; None if nobody asks.
     """
     xp = array_module(values)
-    before = values[0]
-    for number in range(1, len(values)):
+    for first, second, pairs in _rounds(values):
         if larger is not None:
-            xp.greater(values[number], before, out=larger[number])
-        xp.maximum(before, values[number], out=out)
-        before = out
+            xp.greater(second, first, out=larger[pairs])
+        if pairs.stop < len(values):
+            xp.maximum(first, second, out=first)
+        else:
+            xp.maximum(first[0], second[0], out=out)
 
 
-def give_to_largest(d: Array, larger: Array, out: Array) -> None:
+def give_to_largest(gradients: Array, larger: Array) -> None:
     """Pass a gradient on to the one of several arrays that was largest, the first among equals.
 
     Args:
-        d: gradient with respect to the largest, (...).
-        larger: booleans (T, ...) as `choose_largest` wrote them, and first whether any gradient
-            passes at all.
-        out: (T, ...), to write the gradients with respect to the arrays to.
+        gradients: (T, ...): the first is the gradient with respect to the largest; all are
+            overwritten with the gradients with respect to the arrays.
+        larger: booleans (T, ...) as `choose_largest` wrote them.
     """
-    xp = array_module(d)
-    rest = out[0]
-    xp.multiply(d, larger[0], out=rest)
-    for number in range(len(larger) - 1, 0, -1):
-        xp.multiply(rest, larger[number], out=out[number])
-        rest -= out[number]
+    xp = array_module(gradients)
+    for first, second, pairs in reversed(list(_rounds(gradients))):
+        xp.multiply(first, larger[pairs], out=second)
+        first -= second
+
+
+def _rounds(values: Array) -> Iterator[tuple[Array, Array, slice]]:
+    """The rounds of a tournament of arrays: those that meet, and their numbers from 1 on.
+
+    Whoever comes first in a pair is there again, for the winner, in the next round.
+    """
+    done = 1
+    while len(values) > 1:
+        pairs = len(values) // 2
+        yield values[: 2 * pairs : 2], values[1::2], slice(done, done + pairs)
+        done += pairs
+        values = values[::2]
 
 
 def _taps(padded: Array, window: Window, shape: tuple[int, ...]) -> Iterator[Array]:

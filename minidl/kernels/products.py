@@ -95,8 +95,8 @@ def _ones(count: int, dtype: np.dtype[Any], backend: Backend) -> Array:
 def _plan(rows: int, inner: int, columns: int) -> tuple[int, list[slice]]:
     """The axis to cut a product along, and the parts; none if it is not worth cutting.
 
-    BLAS copies both matrices to where it reads them fast. Cut along the longest axis, the parts copy
-    least of what others copy too; but a cut along the inner one leaves sums to be added up.
+    BLAS copies both matrices to where it reads them fast. Cut along the longest axis, the parts
+    copy least of what others copy too; but a cut along the inner one leaves sums to be added up.
     """
     work = rows * columns * (inner + WRITE_WORK) + (rows + columns) * inner * READ_WORK
     axis, length = (ROWS, rows) if rows > columns else (COLUMNS, columns)

@@ -1,8 +1,9 @@
-"""Memory that a kernel needs for a moment: borrowed, written, given back, and used again.
+"""Memory that a kernel needs for a moment, kept for the next time.
 
 A fresh large array costs a page fault for every 4 KiB that is written to it, often more than the
-arithmetic that follows. So each thread keeps the buffers that its kernels gave back. What was
-borrowed is valid inside the `with` block only.
+arithmetic that follows. So each thread keeps the buffers that its kernels worked with. A kernel
+borrows one until the end of a `with` block. Or it keeps views of one that all kernels of the thread
+use in turn: in small networks, making views takes as long as using them.
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ from __future__ import annotations
 import math
 import threading
 from bisect import insort
+from collections.abc import Callable, Hashable
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -19,13 +22,18 @@ from minidl.backend import CPU, Array, Backend
 # A larger buffer goes back to the operating system instead of being kept.
 LARGEST_KEPT = 64 << 20
 MOST_KEPT = 6
+MOST_VIEWS = 64
+
+T = TypeVar("T")
 
 
 class _Shelf(threading.local):
-    """The buffers that lie ready for this thread."""
+    """The buffers that lie ready for this thread, those that are shared, and views of them."""
 
     def __init__(self) -> None:
         self.buffers: list[Array] = []
+        self.shared: dict[int, Array] = {}
+        self.views: dict[Any, Any] = {}
 
 
 _shelf = _Shelf()
@@ -56,3 +64,28 @@ class borrow:  # noqa: N801  it reads as what it does
         if self._backend is CPU and self._buffer.size <= LARGEST_KEPT:
             insort(_shelf.buffers, self._buffer, key=len)
             del _shelf.buffers[:-MOST_KEPT]
+
+
+def shared(number: int, shape: tuple[int, ...], dtype: DTypeLike) -> Array:
+    """Uninitialised memory that is the same for all of this thread who give one number.
+
+    Whoever writes to it may find it overwritten after the next kernel.
+    """
+    dtype = np.dtype(dtype)
+    size = math.prod(shape) * dtype.itemsize
+    buffer = _shelf.shared.get(number)
+    if buffer is None or buffer.size < size:
+        _shelf.views.clear()  # those of the smaller buffer
+        buffer = _shelf.shared[number] = np.empty(size, dtype=np.uint8)
+    return buffer[:size].view(dtype).reshape(shape)
+
+
+def keep(key: Hashable, make: Callable[[], T]) -> T:
+    """What this thread has made for a key, or makes now."""
+    kept: T | None = _shelf.views.get(key)
+    if kept is None:
+        kept = make()
+        if len(_shelf.views) >= MOST_VIEWS:
+            _shelf.views.clear()
+        _shelf.views[key] = kept
+    return kept

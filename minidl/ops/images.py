@@ -5,6 +5,7 @@ from __future__ import annotations
 from minidl import backend
 from minidl.backend import Array
 from minidl.kernels import convolution, pooling
+from minidl.kernels.convolution_plan import Convolution
 from minidl.kernels.window import (
     Padding,
     Pair,
@@ -78,7 +79,7 @@ def conv2d(
         check_padding(padding),
         pair(dilation, "dilation"),
     )
-    how = convolution.Convolution(window, relu, pair(pool_size, "pool_size"))
+    how = Convolution(window, relu, pair(pool_size, "pool_size"))
     if min(how.places(image)) < 1:
         raise ValueError(
             f"the max pooling of {how.pool} that follows does not fit on an output of "

@@ -1,0 +1,284 @@
+"""How a convolution goes about a batch: its pieces and turns, and where each is computed.
+
+A plan follows from shapes alone. A desk is what one thread works with on one turn after the other:
+memory, and views of it, which it finds again in the next step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple, TypeVar
+
+import numpy as np
+
+from minidl.backend import CPU, Array, Backend
+from minidl.kernels import scratch
+from minidl.kernels.im2col import Memory, as_runs, col2im, im2col
+from minidl.kernels.threads import PIECE_BYTES, cut, pieces_of
+from minidl.kernels.window import Pair, Window
+
+# Patches whose rows are shorter than this take longer to copy than to multiply.
+SHORT_ROW = 16
+
+
+class Convolution(NamedTuple):
+    """A convolution and what follows it on the spot.
+
+    Attributes:
+        window: where the filters are placed.
+        relu: whether max(x, 0) follows.
+        pool: size and stride of the max pooling that follows; (1, 1) for none.
+    """
+
+    window: Window
+    relu: bool = False
+    pool: Pair = (1, 1)
+
+    @property
+    def taps(self) -> int:
+        """How many places each pooled value is chosen from."""
+        return self.pool[0] * self.pool[1]
+
+    def places(self, image: Pair) -> Pair:
+        """Rows and columns of the output for images of (H, W)."""
+        rows, columns = self.window.positions(image)
+        return rows // self.pool[0], columns // self.pool[1]
+
+
+class Plan:
+    """How the work on a batch is laid out; it follows from the shapes alone.
+
+    With few channels it is copying the patches that takes time. All places of a pooling window then
+    read one patch that covers what they see, four times fewer to copy, and for each place there is
+    a matrix of its own, in which the filters are padded with zeros to the size of that patch. (An
+    infinite pixel then gives nan to the whole pooling window, for 0 times infinity is no number.)
+    """
+
+    def __init__(
+        self,
+        backend: Backend,
+        dtype: np.dtype[Any],
+        images: tuple[int, ...],
+        weight: tuple[int, ...],
+        how: Convolution,
+        input_gradient: bool,
+        most_bytes: int,
+        most_pieces: int,
+    ) -> None:
+        self.backend, self.dtype = backend, dtype
+        count, *image, self.channels = images
+        self.image = image[0], image[1]
+        self.filters = weight[3]
+        self.taps, self.pooled = how.taps, how.taps > 1
+        self.how = how
+        self.places = how.places(self.image)
+        self.grid = how.window.positions(self.image)  # the places before pooling
+        self.mirrored = how.window.mirrored()
+        self.input_gradient = input_gradient
+        self.seen = how.window.size[0] * how.window.size[1] * self.filters
+        self.window, self.pool = how.window, how.pool
+        self.covering = (
+            1 < self.taps <= 4
+            and how.window.size[1] * self.channels < SHORT_ROW
+            and how.window.dilation == (1, 1)
+        )
+        if self.covering:
+            self.window, self.pool = how.window.covering(how.pool), (1, 1)
+        self.patch = self.window.size[0] * self.window.size[1] * self.channels
+        self.matrices = self.taps if self.covering else 1, self.patch, self.filters
+
+        # What one image needs of scratch memory: for its patches, and for what is found with them.
+        rows = self.places[0] * self.places[1]
+        patches = rows * self.patch * self.pool[0] * self.pool[1]
+        if input_gradient:
+            patches = max(patches, self.image[0] * self.image[1] * self.seen)
+        found = rows * self.taps * self.filters
+        self.pieces = cut(
+            count,
+            min(pieces_of(count * (patches + found) * dtype.itemsize, PIECE_BYTES), most_pieces),
+        )
+        longest = max(piece.stop - piece.start for piece in self.pieces)
+        # What is found is read again, by what follows, and should still be in the cache.
+        turns = -(-longest * max(patches, 2 * found) * dtype.itemsize // most_bytes)
+        self.step = max(1, -(-longest // max(turns, 1)))
+        bytes_of_a_turn = self.step * (patches + found) * dtype.itemsize
+        self._keeps_desks = backend is CPU and bytes_of_a_turn <= scratch.LARGEST_KEPT
+
+    def desk(self, kind: type[D]) -> D:
+        """Where this thread works on one turn after the other."""
+        if self._keeps_desks:
+            return scratch.keep((self, kind), lambda: kind(self, scratch.shared))
+        return kind(self, lambda _, shape, dtype: self.backend.xp.empty(shape, dtype=dtype))
+
+    def to_matrices(self, weight: Array) -> Array:
+        """The filters as what patches are multiplied with."""
+        if not self.covering:
+            return weight.reshape(self.matrices)
+        wide = self.backend.xp.zeros(
+            (self.taps, *self.window.size, *weight.shape[2:]), dtype=weight.dtype
+        )
+        for matrix, part in zip(wide, self._own_parts(), strict=True):
+            matrix[part] = weight
+        return wide.reshape(self.matrices)
+
+    def to_turned_matrix(self, weight: Array) -> Array:
+        """The filters turned by 180 degrees, which the output's gradient is convolved with."""
+        turned = weight[::-1, ::-1].transpose(0, 1, 3, 2)
+        return self.backend.xp.ascontiguousarray(turned).reshape(self.seen, self.channels)
+
+    def from_matrices(self, parts: Array) -> Array:
+        """The gradient of the filters: the sum of what is (pieces, *matrices)."""
+        shape = *self.window.size, self.channels, self.filters
+        if not self.covering:
+            return parts.reshape(-1, *shape).sum(axis=0)
+        wide = parts.sum(axis=0).reshape(-1, *shape)
+        own = [matrix[part] for matrix, part in zip(wide, self._own_parts(), strict=True)]
+        return sum(own[1:], start=own[0])
+
+    def turn_back(self, parts: Array) -> Array:
+        """The gradient of the filters: the sum of what is (pieces, C_in, taps turned by 180)."""
+        total = parts.sum(axis=0).reshape(self.channels, *self.how.window.size, self.filters)
+        return self.backend.xp.ascontiguousarray(total[:, ::-1, ::-1].transpose(1, 2, 0, 3))
+
+    def _own_parts(self) -> Iterator[tuple[slice, slice]]:
+        """Where in a covering patch each place of the pooling window finds its own."""
+        (height, width), (down, right) = self.how.window.size, self.how.window.strides
+        for row in range(self.how.pool[0]):
+            for column in range(self.how.pool[1]):
+                top, left = row * down, column * right
+                yield slice(top, top + height), slice(left, left + width)
+
+
+class Desk:
+    """Memory for one turn of the work, and views of it.
+
+    Args:
+        plan: what is to be done.
+        memory: where to get uninitialised memory.
+
+    Attributes:
+        found: what belongs to all places of a turn, (taps, rows, C_out).
+    """
+
+    def __init__(self, plan: Plan, memory: Memory) -> None:
+        self.plan = plan
+        rows = plan.step * plan.places[0] * plan.places[1]
+        self.found = memory(1, (plan.taps, rows, plan.filters), plan.dtype)
+
+    def patches_of(
+        self, image: tuple[int, int, int], window: Window, pool: Pair, memory: Memory
+    ) -> im2col:
+        """What writes out patches of the images (H, W, C) of one turn."""
+        plan = self.plan
+        return im2col(plan.backend, plan.dtype, plan.step, image, window, pool, memory)
+
+    def in_order(self, grid: Array) -> Array:
+        """Places (n, rows, columns, C_out) in the order that they are found in.
+
+        (*pool, n, OH, OW), each element a run of C_out, or with C_out as the last axis.
+        """
+        (rows, columns), (down, right) = self.plan.places, self.plan.how.pool
+        reached = grid[:, : rows * down, : columns * right]
+        shape = len(grid), rows, down, columns, right, self.plan.filters
+        return as_runs(reached.reshape(shape).transpose(2, 4, 0, 1, 3, 5), 1)
+
+    def put(self, found: Array, in_order: Array) -> int:
+        """Write what was found, (taps, n * OH * OW, C_out), to the places. Returns n."""
+        plan = self.plan
+        images = found.reshape(*plan.how.pool, -1, *plan.places, plan.filters)
+        count = images.shape[2]
+        in_order[:, :, :count] = as_runs(images, 1)
+        return count
+
+
+class Forward(Desk):
+    """For the output, from patches of the images."""
+
+    def __init__(self, plan: Plan, memory: Memory) -> None:
+        super().__init__(plan, memory)
+        image = *plan.image, plan.channels
+        self.columns = self.patches_of(image, plan.window, plan.pool, memory)
+
+
+class Collect(Desk):
+    """For gradients from patches of the output's gradient: what each pixel was seen from.
+
+    Each pixel collects from the places around it. That is a convolution of the gradient, with the
+    filters turned by 180 degrees, which writes every pixel only once; and products of each pixel
+    with the same patches are the gradient of the filters.
+    """
+
+    def __init__(self, plan: Plan, memory: Memory) -> None:
+        super().__init__(plan, memory)
+        assert plan.mirrored is not None  # noqa: S101  whoever calls has looked
+        grid = *plan.grid, plan.filters
+        self._columns = self.patches_of(grid, plan.mirrored, (1, 1), memory)
+        self._places = self.in_order(self._columns.room)
+        self._product = memory(2, (plan.channels, plan.seen), plan.dtype)
+
+    def pass_on(
+        self,
+        images: Array,
+        found: Array,
+        back: Array,
+        of_images: Array | None,
+        of_weight: Array | None,
+    ) -> None:
+        """Write the gradient of images and add to that of the filters, unless they are None.
+
+        Args:
+            images: the images of this turn.
+            found: the gradient at all their places, (taps, rows, C_out).
+            back: the filters as a matrix.
+            of_images: where to write the gradient of the images.
+            of_weight: where to add that of the filters.
+        """
+        matmul, channels = self.plan.backend.xp.matmul, self.plan.channels
+        patches = self._columns.of_room(self.put(found, self._places))[0]
+        if of_weight is not None:
+            matmul(images.reshape(-1, channels).T, patches, out=self._product)
+            of_weight += self._product
+        if of_images is not None:
+            matmul(patches, back, out=of_images.reshape(-1, channels))
+
+
+class Scatter(Desk):
+    """For gradients from patches of the images, and back to them, for windows of any kind."""
+
+    def __init__(self, plan: Plan, memory: Memory) -> None:
+        super().__init__(plan, memory)
+        backend, dtype, image = plan.backend, plan.dtype, (*plan.image, plan.channels)
+        self._columns = self.patches_of(image, plan.window, plan.pool, memory)
+        self._product = memory(2, plan.matrices, dtype)
+        if plan.input_gradient:
+            self._grid = backend.xp.zeros((plan.step, *plan.grid, plan.filters), dtype=dtype)
+            self._places = self.in_order(self._grid)
+            taps = plan.how.window.size[0] * plan.how.window.size[1]
+            rows = plan.step * plan.grid[0] * plan.grid[1]
+            self._slopes = memory(3, (rows, taps * plan.channels), dtype)
+            self._col2im = col2im(backend, dtype, plan.step, image, plan.how.window)
+
+    def pass_on(
+        self,
+        images: Array,
+        found: Array,
+        back: Array,
+        of_images: Array | None,
+        of_weight: Array | None,
+    ) -> None:
+        """As `Collect.pass_on`."""
+        plan, matmul = self.plan, self.plan.backend.xp.matmul
+        if of_weight is not None:
+            patches = self._columns.of(images).reshape(1, -1, plan.patch)
+            by_matrix = found.reshape(len(self._product), -1, plan.filters)
+            matmul(patches.transpose(0, 2, 1), by_matrix, out=self._product)
+            of_weight += self._product
+        if of_images is not None:
+            count = self.put(found, self._places)
+            rows = self._grid[:count].reshape(-1, plan.filters)
+            slopes = self._slopes[: len(rows)]
+            matmul(rows, back, out=slopes)
+            self._col2im.add_up(slopes, of_images)
+
+
+D = TypeVar("D", bound=Desk)
