@@ -417,23 +417,24 @@ def _walk(root: Node | Tensor, seed: Array) -> None:
     ready: list[Node | Tensor] = [root]
     while ready:
         here = ready.pop()
-        gradient = gradients.pop(id(here))
+        key = id(here)
+        gradient = gradients.pop(key)
         if isinstance(gradient, np.generic):  # a 0-d result; rules are promised arrays
             gradient = np.asarray(gradient)
         if isinstance(here, Tensor):
-            _accumulate(here, gradient, id(here) in owned)
+            _accumulate(here, gradient, key in owned)
             continue
         edges, rule = here.edges, here.rule
         here.edges = here.rule = None
         if edges is None or rule is None:
             continue
-        for (target, shape, dtype), returned in zip(edges, rule(gradient), strict=True):
+        for (target, shape, dtype), passed in zip(edges, rule(gradient), strict=True):
+            if passed.shape != shape or passed.dtype != dtype:
+                passed = _fit(passed, shape, dtype)  # noqa: PLW2901
             key = id(target)
-            passed = _fit(returned, shape, dtype)
-            fresh = passed is not gradient and memory.owns(passed)
             if key not in gradients:
                 gradients[key] = passed
-                if fresh:
+                if passed is not gradient and memory.owns(passed):
                     owned.add(key)
             elif key in owned:
                 gradients[key] += passed

@@ -107,7 +107,7 @@ def conv2d_gradients(
     plan = _plan(x, weight, how, input_gradient=wanted[0])
     backend, xp = plan.backend, plan.backend.xp
     collects = wanted[0] and plan.mirrored is not None
-    matrices = (plan.channels, plan.seen) if collects else plan.matrices
+    matrices = (plan.seen, plan.channels) if collects else plan.matrices
     back = plan.to_turned_matrix(weight) if collects else weight.reshape(-1, plan.filters).T
     d = xp.ascontiguousarray(d)
     of_x = memory.empty(backend, x.shape, x.dtype) if wanted[0] else None

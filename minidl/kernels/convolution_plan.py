@@ -136,9 +136,10 @@ class Plan:
         return sum(own[1:], start=own[0])
 
     def turn_back(self, parts: Array) -> Array:
-        """The gradient of the filters: the sum of what is (pieces, C_in, taps turned by 180)."""
-        total = parts.sum(axis=0).reshape(self.channels, *self.how.window.size, self.filters)
-        return self.backend.xp.ascontiguousarray(total[:, ::-1, ::-1].transpose(1, 2, 0, 3))
+        """The gradient of the filters: the sum of what is (pieces, *taps turned by 180)."""
+        total = parts.sum(axis=0).reshape(*self.how.window.size, self.filters, self.channels)
+        turned = total[::-1, ::-1].transpose(0, 1, 3, 2)
+        return self.backend.xp.ascontiguousarray(turned)
 
     def _own_parts(self) -> Iterator[tuple[slice, slice]]:
         """Where in a covering patch each place of the pooling window finds its own."""
@@ -214,7 +215,7 @@ class Collect(Desk):
         grid = *plan.grid, plan.filters
         self._columns = self.patches_of(grid, plan.mirrored, (1, 1), memory)
         self._places = self.in_order(self._columns.room)
-        self._product = memory(2, (plan.channels, plan.seen), plan.dtype)
+        self._product = memory(2, (plan.seen, plan.channels), plan.dtype)
 
     def pass_on(
         self,
@@ -236,7 +237,7 @@ class Collect(Desk):
         matmul, channels = self.plan.backend.xp.matmul, self.plan.channels
         patches = self._columns.of_room(self.put(found, self._places))[0]
         if of_weight is not None:
-            matmul(images.reshape(-1, channels).T, patches, out=self._product)
+            matmul(patches.T, images.reshape(-1, channels), out=self._product)
             of_weight += self._product
         if of_images is not None:
             matmul(patches, back, out=of_images.reshape(-1, channels))

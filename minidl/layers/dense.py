@@ -56,9 +56,9 @@ class Dense(Layer):
 
     def forward(self, x: Tensor) -> Tensor:
         """The output (..., units)."""
-        inputs = len(self.weight)
-        if x.ndim < 1 or x.shape[-1] != inputs:
-            raise ValueError(f"expects input (..., {inputs}), got {x.shape}")
+        shape, inputs = x.data.shape, self.weight.data.shape[0]
+        if not shape or shape[-1] != inputs:
+            raise ValueError(f"expects input (..., {inputs}), got {shape}")
         if self.activation is relu:  # done on the way
             return products.dense(x, self.weight, self.bias, relu=True)
         out = products.dense(x, self.weight, self.bias)

@@ -82,13 +82,15 @@ class Sequential(Module):
         position = 0
         with one_blas_thread():  # here once, instead of in each layer
             while position < len(self.layers):
-                layer, *following = self.layers[position : position + 2]
-                if isinstance(layer, Conv2D) and following and layer.can_pool(following[0], out):
-                    out = layer.pooled(out, following[0])
-                    position += 2
-                else:
-                    out = layer(out)
-                    position += 1
+                layer = self.layers[position]
+                position += 1
+                if isinstance(layer, Conv2D) and position < len(self.layers):
+                    following = self.layers[position]
+                    if layer.can_pool(following, out):
+                        out = layer.pooled(out, following)
+                        position += 1
+                        continue
+                out = layer(out)
         return out
 
 

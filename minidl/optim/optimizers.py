@@ -112,7 +112,8 @@ class Optimizer(ABC):
         It lies where the first of all parameters lies now, in the most precise of their dtypes.
         """
         here = backend.of(self.params[0].data)
-        dtype = max((param.data.dtype for param in self.params), key=lambda d: d.itemsize)
+        dtypes = {param.data.dtype for param in self.params}
+        dtype = max(dtypes, key=lambda dtype: dtype.itemsize)
         memory = self._memory.get(name)
         if memory is None:
             memory = np.zeros(self._ends[-1], dtype=dtype)
