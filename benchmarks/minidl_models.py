@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable
 
+import numpy as np
 from models import Batch, Model
 
 import minidl
@@ -53,11 +54,7 @@ def training(model: Model, data: list[Batch]) -> Callable[[], None]:
 
 def prediction(model: Model, data: list[Batch]) -> Callable[[], None]:
     """What computes the outputs for all batches at each call, without a graph."""
-    built = build(model).eval()
-
-    def predict() -> None:
-        with minidl.no_grad():
-            for images, _ in data:
-                built(images)
-
-    return predict
+    built = build(model)
+    trainer = minidl.Trainer(built, minidl.cross_entropy, make_optimizer(model, built))
+    images = np.concatenate([part for part, _ in data])
+    return lambda: trainer.predict(images, batch_size=len(data[0][0]))

@@ -430,7 +430,7 @@ def _walk(root: Node | Tensor, seed: Array) -> None:
             continue
         for (target, shape, dtype), passed in zip(edges, rule(gradient), strict=True):
             if passed.shape != shape or passed.dtype != dtype:
-                passed = _fit(passed, shape, dtype)  # noqa: PLW2901
+                passed = _fit(passed, shape, dtype)
             key = id(target)
             if key not in gradients:
                 gradients[key] = passed

@@ -113,7 +113,7 @@ def share(work: Callable[[Any], None], pieces: list[Any]) -> None:
     """
     wanted = min(len(pieces), _count) - 1
     with one_blas_thread():
-        if wanted > 0 and not _inside.helper:
+        if wanted > 0 and not _inside.alone:
             _share_with(wanted, work, pieces)
         else:
             for piece in pieces:
@@ -126,13 +126,17 @@ def _share_with(wanted: int, work: Callable[[Any], None], pieces: list[Any]) -> 
     helpers: list[_Helper] = []
 
     def take_turns() -> None:
+        alone = _inside.alone
         try:
+            _inside.alone = True
             for piece in remaining:
                 if errors:
                     return
                 work(piece)
         except BaseException as error:
             errors.append(error)
+        finally:
+            _inside.alone = alone
 
     try:
         _take_helpers(helpers, wanted)
@@ -178,7 +182,7 @@ class _Helper:
         self._done.acquire()
 
     def _serve(self) -> None:
-        _inside.helper = _inside.holds = True
+        _inside.holds = True
         while True:
             self._asked.acquire()
             run, job = self._call
@@ -190,11 +194,14 @@ class _Helper:
 
 
 class _Inside(threading.local):
-    """Whether this thread is a helper, whose own work is not shared further, and whether it keeps
-    BLAS to one thread already. Helpers do: they work for a thread that does.
+    """What a thread is inside of.
+
+    Attributes:
+        alone: whether it computes a piece that is shared out already, whose own work is not.
+        holds: whether it keeps BLAS to one thread. Helpers do: they work for a thread that does.
     """
 
-    helper = False
+    alone = False
     holds = False
 
 
@@ -311,7 +318,7 @@ def _after_fork() -> None:
     _making = threading.Lock()
     _helpers.clear()
     _made = 0
-    _inside.holds = False
+    _inside.alone = _inside.holds = False
 
 
 if hasattr(os, "register_at_fork"):

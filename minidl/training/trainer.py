@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, TypeAlias
 
@@ -24,6 +24,7 @@ from minidl.optim import Optimizer, clip_grad_norm
 from minidl.tensor import Tensor, no_grad
 from minidl.training.history import History
 from minidl.training.metrics import accuracy
+from minidl.training.outputs import outputs_of
 from minidl.training.progress import progress
 
 Measure: TypeAlias = Callable[[Tensor, Tensor], Tensor]
@@ -134,7 +135,8 @@ class Trainer:
                 shown.start(epoch)
                 means = _Means(self.metrics)
                 rng = generator.host if shuffle else None
-                for inputs, labels in self._batches(batch_indices(samples, batch_size, rng), x, y):
+                for index in batch_indices(samples, batch_size, rng):
+                    inputs, labels = self._inputs(x, index), self._labels(y, index)
                     means.add(*self._learn(inputs, labels), labels)
                     shown.advance(means.values)
                 measures = means.values()
@@ -187,10 +189,12 @@ class Trainer:
         """
         samples = _check(x, y, "evaluate")
         means = _Means(self.metrics)
+        batches = list(batch_indices(samples, batch_size))
         with self._turn, no_grad(), self.model.mode(training=False):
-            for inputs, labels in self._batches(batch_indices(samples, batch_size), x, y):
-                outputs = self.model(inputs)
-                means.add(self.loss(outputs, labels), outputs, labels)
+            outputs = outputs_of(self.model, batches, partial(self._inputs, x))
+            for index, out in zip(batches, outputs, strict=True):
+                labels = self._labels(y, index)
+                means.add(self.loss(out, labels), out, labels)
         return means.values()
 
     def predict(self, x: Any, batch_size: int = 256) -> Array:
@@ -207,23 +211,23 @@ class Trainer:
             ValueError, TypeError: if there is no data, or it does not suit the model.
         """
         samples = _length(x, "predict")
-        with self._turn, no_grad(), self.model.mode(training=False):
-            parts = [
-                self.model(inputs).numpy()
-                for (inputs,) in self._batches(batch_indices(samples, batch_size), x)
-            ]
-        return np.concatenate(parts)
+        batches = list(batch_indices(samples, batch_size))
+        with self._turn, self.model.mode(training=False):
+            outputs = outputs_of(self.model, batches, partial(self._inputs, x))
+            return np.concatenate([out.numpy() for out in outputs])
 
-    def _batches(
-        self, indices: Iterable[slice | Array], x: Any, *labels: Any
-    ) -> Iterator[tuple[Tensor, ...]]:
-        """Inputs and labels of each batch, on the model's device; inputs in its dtype too."""
-        parameter = self.optimizer.params[0].data
-        here, dtype = backend.of(parameter), parameter.dtype
-        arrays = [data.data if isinstance(data, Tensor) else data for data in (x, *labels)]
-        for index in indices:
-            inputs, *rest = (here.asarray(array[index]) for array in arrays)
-            yield Tensor(inputs.astype(dtype, copy=False)), *map(Tensor, rest)
+    def _inputs(self, x: Any, index: slice | Array) -> Tensor:
+        """Some of the inputs, in the dtype and on the device of the model."""
+        dtype = self.optimizer.params[0].data.dtype
+        return Tensor(self._take(x, index).astype(dtype, copy=False))
+
+    def _labels(self, y: Any, index: slice | Array) -> Tensor:
+        """Some of the labels, on the device of the model."""
+        return Tensor(self._take(y, index))
+
+    def _take(self, samples: Any, index: slice | Array) -> Array:
+        array = samples.data if isinstance(samples, Tensor) else samples
+        return backend.of(self.optimizer.params[0].data).asarray(array[index])
 
 
 class _Means:
