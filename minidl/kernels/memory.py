@@ -18,7 +18,7 @@ from minidl.backend import CPU, Array, Backend
 
 # Smaller arrays are left to NumPy, which reuses them itself. When more than MOST_KEPT bytes lie
 # idle, all of it goes back to the system.
-LEAST = 1 << 15
+LEAST = 1 << 17
 MOST_KEPT = 1 << 28
 
 # Bytes and their address, by size. Lists are added to and taken from in single operations, which
