@@ -20,6 +20,7 @@ from minidl.kernels.threads import cut, one_blas_thread, pieces_of, share
 # element takes, or writing one and passing over it again, and how long a part is at least, for BLAS
 # to run at full speed.
 PIECE_WORK = 13 << 19
+INNER_WORK = 10 << 19  # along the inner axis: the parts find half of a weight in their core's cache
 READ_WORK = 16
 WRITE_WORK = 32
 PIECE_LENGTH = 64
@@ -102,5 +103,6 @@ def _plan(rows: int, inner: int, columns: int) -> tuple[int, list[slice]]:
     axis, length = (ROWS, rows) if rows > columns else (COLUMNS, columns)
     if inner >= 2 * length:
         axis, length = INNER, inner
-    pieces = min(pieces_of(work, PIECE_WORK, 3), length // PIECE_LENGTH)
+    least = INNER_WORK if axis == INNER else PIECE_WORK
+    pieces = min(pieces_of(work, least, 3), length // PIECE_LENGTH)
     return axis, cut(length, pieces) if pieces > 1 else []
