@@ -58,8 +58,10 @@ def relu(x: Array) -> Array:
 def pass_where(values: Array, where: Array, scale: float = 1.0) -> Array:
     """Each element times `scale` where a boolean array of the same shape is true, 0 elsewhere."""
     backend = of(values)
-    out = memory.empty(backend, values.shape, values.dtype)
     multiply = backend.xp.multiply
+    if scale == 1 and values.nbytes < memory.LEAST:
+        return multiply(values, where)
+    out = memory.empty(backend, values.shape, values.dtype)
 
     def work(values: Array, where: Array, result: Array) -> None:
         multiply(values, where, out=result)

@@ -18,7 +18,7 @@ from minidl.backend import CPU, Array, array_module, of
 from minidl.kernels import scratch
 from minidl.kernels.threads import cut, share
 
-# Elements of a block at most; more than half as many are cut in two, for two threads.
+# Elements of a block at most. Fewer are not cut, for short calls gain nothing from a second thread.
 BLOCK = 1 << 17
 
 
@@ -194,7 +194,7 @@ def _blocks(sizes: tuple[int, ...], limited: bool) -> list[Block]:
     """Cut arrays of these sizes, laid end to end, into blocks; into one if not limited."""
     ends = list(accumulate(sizes))
     starts = [end - size for end, size in zip(ends, sizes, strict=True)]
-    count = 2 if limited and ends[-1] > BLOCK // 2 else 1
+    count = 1
     while limited and ends[-1] > count * BLOCK:
         count *= 2
     blocks = []

@@ -19,14 +19,16 @@ from minidl.kernels.threads import cut, one_blas_thread, pieces_of, share
 # Multiplications that are just worth cutting in two, how many of them take the time that reading an
 # element takes, or writing one and passing over it again, and how long a part is at least, for BLAS
 # to run at full speed.
-PIECE_WORK = 13 << 19
-INNER_WORK = 10 << 19  # along the inner axis: the parts find half of a weight in their core's cache
+PIECE_WORK = 14 << 19
 READ_WORK = 16
 WRITE_WORK = 32
 PIECE_LENGTH = 64
 
 # Elements of a part from which on the thread that has computed it adds the bias to it as well.
 LONG_PASS = 1 << 16
+
+# Elements of a result for which NumPy's own memory does.
+SMALL = memory.LEAST // 8
 
 ROWS, COLUMNS, INNER = range(3)
 
@@ -41,29 +43,46 @@ def multiply(a: Array, b: Array, bias: Array | None = None, relu: bool = False) 
         relu: whether max(x, 0) follows.
     """
     backend = of(a)
-    dtype = a.dtype if a.dtype == b.dtype else backend.xp.result_type(a, b)
-    out = memory.empty(backend, (len(a), b.shape[1]), dtype)
-    axis, parts = _plan(a.shape[0], a.shape[1], b.shape[1]) if backend is CPU else (ROWS, [])
-    if not parts:
-        with one_blas_thread():
-            backend.xp.matmul(a, b, out=out)
-    elif axis == INNER:
+    rows, columns = len(a), b.shape[1]
+    if backend is CPU:
+        axis, parts = _plan(rows, len(b), columns)
+        if parts:
+            return _in_parts(a, b, bias, relu, axis, parts)
+    own = rows * columns >= SMALL or backend is not CPU
+    out = memory.empty(backend, (rows, columns), _dtype(a, b)) if own else None
+    with one_blas_thread():
+        product: Array = backend.xp.matmul(a, b, out=out)
+    add_and_rectify(product, bias, relu)
+    return product
+
+
+def _in_parts(
+    a: Array, b: Array, bias: Array | None, relu: bool, axis: int, parts: list[slice]
+) -> Array:
+    """The product, on several threads, cut along an axis."""
+    out = memory.empty(CPU, (len(a), b.shape[1]), _dtype(a, b))
+    if axis == INNER:
         _add_up(a, b, out, parts)
-    else:
-        at_once = out.size >= LONG_PASS * len(parts)
+        add_and_rectify(out, bias, relu)
+        return out
+    at_once = out.size >= LONG_PASS * len(parts)
 
-        def compute(part: slice) -> None:
-            down, across = (part, slice(None)) if axis == ROWS else (slice(None), part)
-            result = out[down, across]
-            np.matmul(a[down], b[:, across], out=result)
-            if at_once:
-                add_and_rectify(result, None if bias is None else bias[across], relu)
-
-        share(compute, parts)
+    def compute(part: slice) -> None:
+        down, across = (part, slice(None)) if axis == ROWS else (slice(None), part)
+        result = out[down, across]
+        np.matmul(a[down], b[:, across], out=result)
         if at_once:
-            return out
-    add_and_rectify(out, bias, relu)
+            add_and_rectify(result, None if bias is None else bias[across], relu)
+
+    share(compute, parts)
+    if not at_once:
+        add_and_rectify(out, bias, relu)
     return out
+
+
+def _dtype(a: Array, b: Array) -> np.dtype[Any]:
+    """The dtype of a product."""
+    return a.dtype if a.dtype == b.dtype else np.result_type(a.dtype, b.dtype)
 
 
 def _add_up(a: Array, b: Array, out: Array, parts: list[slice]) -> None:
@@ -103,6 +122,5 @@ def _plan(rows: int, inner: int, columns: int) -> tuple[int, list[slice]]:
     axis, length = (ROWS, rows) if rows > columns else (COLUMNS, columns)
     if inner >= 2 * length:
         axis, length = INNER, inner
-    least = INNER_WORK if axis == INNER else PIECE_WORK
-    pieces = min(pieces_of(work, least, 3), length // PIECE_LENGTH)
+    pieces = min(pieces_of(work, PIECE_WORK, 3), length // PIECE_LENGTH)
     return axis, cut(length, pieces) if pieces > 1 else []
