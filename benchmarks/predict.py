@@ -1,9 +1,10 @@
 """Speed of prediction against PyTorch on the CPU: python benchmarks/predict.py.
 
 Counted are samples a second: the outputs for 10,000 images, batch 256, in evaluation mode and
-without a graph (PyTorch in its inference mode), once or as often as they fit into a turn. The
-batches are in memory already, and the same for all. `contest.py` tells who runs how. Needs PyTorch,
-which minidl does not: pip install torch. Keras joins where it is installed.
+without a graph, once or as often as they fit into a turn. minidl is asked by `Trainer.predict`;
+PyTorch, which has no such method, by a loop in its inference mode. The images are in memory
+already, and the same for all. `contest.py` tells who runs how. Needs PyTorch, which minidl does
+not: pip install torch. Keras joins where it is installed.
 """
 
 from __future__ import annotations

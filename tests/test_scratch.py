@@ -123,9 +123,13 @@ def test_memory_of_one_number_is_shared_by_all_of_a_thread():
     assert not any(np.shares_memory(array, first) for array in in_new_thread(places))
 
 
+def a_byte():
+    return np.empty(1, np.uint8)
+
+
 def test_what_is_kept_is_made_once_for_each_key():
     def make():
-        return [scratch.keep(key, list) for key in ("a", "b", "a")]
+        return [scratch.keep(key, a_byte) for key in ("a", "b", "a")]
 
     first, other, again = in_new_thread(make)
     assert first is again
@@ -149,10 +153,19 @@ def test_views_are_made_anew_when_their_memory_has_grown():
 def test_views_are_kept_in_small_number():
     def keep():
         for number in range(3 * scratch.MOST_VIEWS):
-            scratch.keep(number, list)
+            scratch.keep(number, a_byte)
         return len(scratch._shelf.views)
 
     assert in_new_thread(keep) <= scratch.MOST_VIEWS
+
+
+def test_views_are_kept_in_small_size():
+    def keep():
+        for number in range(5):
+            scratch.keep(number, lambda: np.empty(scratch.LARGEST_KEPT // 2, np.uint8))
+        return sum(kept.nbytes for kept in scratch._shelf.views.values())
+
+    assert 0 < in_new_thread(keep) <= scratch.LARGEST_KEPT
 
 
 # Kernels

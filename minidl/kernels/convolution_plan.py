@@ -159,7 +159,10 @@ class Desk:
 
     Attributes:
         found: what belongs to all places of a turn, (taps, rows, C_out).
+        nbytes: what it takes besides `memory`.
     """
+
+    nbytes: int
 
     def __init__(self, plan: Plan, memory: Memory) -> None:
         self.plan = plan
@@ -199,6 +202,7 @@ class Forward(Desk):
         super().__init__(plan, memory)
         image = *plan.image, plan.channels
         self.columns = self.patches_of(image, plan.window, plan.pool, memory)
+        self.nbytes = self.columns.nbytes
 
 
 class Collect(Desk):
@@ -214,6 +218,7 @@ class Collect(Desk):
         assert plan.mirrored is not None  # noqa: S101  whoever calls has looked
         grid = *plan.grid, plan.filters
         self._columns = self.patches_of(grid, plan.mirrored, (1, 1), memory)
+        self.nbytes = self._columns.nbytes
         self._places = self.in_order(self._columns.room)
         self._product = memory(2, (plan.seen, plan.channels), plan.dtype)
 
@@ -250,6 +255,7 @@ class Scatter(Desk):
         super().__init__(plan, memory)
         backend, dtype, image = plan.backend, plan.dtype, (*plan.image, plan.channels)
         self._columns = self.patches_of(image, plan.window, plan.pool, memory)
+        self.nbytes = self._columns.nbytes
         self._product = memory(2, plan.matrices, dtype)
         if plan.input_gradient:
             self._grid = backend.xp.zeros((plan.step, *plan.grid, plan.filters), dtype=dtype)
@@ -258,6 +264,7 @@ class Scatter(Desk):
             rows = plan.step * plan.grid[0] * plan.grid[1]
             self._slopes = memory(3, (rows, taps * plan.channels), dtype)
             self._col2im = col2im(backend, dtype, plan.step, image, plan.how.window)
+            self.nbytes += self._grid.nbytes + self._col2im.nbytes
 
     def pass_on(
         self,

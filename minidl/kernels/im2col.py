@@ -57,6 +57,7 @@ class im2col:  # noqa: N801  it reads as what it does
 
     Attributes:
         room: where up to `step` images can be written, (step, H, W, C), all zeros at first.
+        nbytes: what it takes besides `memory`.
     """
 
     def __init__(
@@ -78,6 +79,7 @@ class im2col:  # noqa: N801  it reads as what it does
         self._pixels = window.size == window.strides == (1, 1) == pool  # they are the patches
         padded_shape = step, height + top + bottom, width + left + right, channels
         self._padded = backend.xp.zeros(padded_shape, dtype=dtype)
+        self.nbytes = self._padded.nbytes
         self.room = self._padded[:, top : top + height, left : left + width]
         self._lines = as_runs(self.room, 2)
         self._taps = pool[0] * pool[1]
@@ -124,6 +126,9 @@ class col2im:  # noqa: N801  it reads as what it does
     Args:
         backend, dtype, step, shape: as `im2col`.
         window: the places that the patches were taken from.
+
+    Attributes:
+        nbytes: the memory it takes.
     """
 
     def __init__(
@@ -139,6 +144,7 @@ class col2im:  # noqa: N801  it reads as what it does
         padded_shape = step, height + top + bottom, width + left + right, channels
         self._window, self._places = window, window.positions((height, width))
         self._padded = backend.xp.empty(padded_shape, dtype=dtype)
+        self.nbytes = self._padded.nbytes
         self._inside = self._padded[:, top : top + height, left : left + width]
 
     def add_up(self, columns: Array, images: Array) -> None:

@@ -12,7 +12,7 @@ import math
 import threading
 from bisect import insort
 from collections.abc import Callable, Hashable
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -23,8 +23,6 @@ from minidl.backend import CPU, Array, Backend
 LARGEST_KEPT = 64 << 20
 MOST_KEPT = 6
 MOST_VIEWS = 64
-
-T = TypeVar("T")
 
 
 class _Shelf(threading.local):
@@ -80,12 +78,23 @@ def shared(number: int, shape: tuple[int, ...], dtype: DTypeLike) -> Array:
     return buffer[:size].view(dtype).reshape(shape)
 
 
-def keep(key: Hashable, make: Callable[[], T]) -> T:
+class Kept(Protocol):
+    """What can be kept: it tells how much memory it has beside what is shared."""
+
+    nbytes: int
+
+
+K = TypeVar("K", bound=Kept)
+
+
+def keep(key: Hashable, make: Callable[[], K]) -> K:
     """What this thread has made for a key, or makes now."""
-    kept: T | None = _shelf.views.get(key)
+    kept: K | None = _shelf.views.get(key)
     if kept is None:
         kept = make()
-        if len(_shelf.views) >= MOST_VIEWS:
-            _shelf.views.clear()
-        _shelf.views[key] = kept
+        views = _shelf.views
+        size = kept.nbytes + sum([other.nbytes for other in views.values()])
+        if len(views) >= MOST_VIEWS or size > LARGEST_KEPT:
+            views.clear()
+        views[key] = kept
     return kept

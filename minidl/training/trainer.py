@@ -227,7 +227,8 @@ class Trainer:
 
     def _take(self, samples: Any, index: slice | Array) -> Array:
         array = samples.data if isinstance(samples, Tensor) else samples
-        return backend.of(self.optimizer.params[0].data).asarray(array[index])
+        some = array[index] if isinstance(index, slice) else array.take(index, 0)
+        return backend.of(self.optimizer.params[0].data).asarray(some)
 
 
 class _Means:
