@@ -15,11 +15,12 @@ from collections.abc import Callable
 from functools import cache
 from itertools import pairwise
 from operator import index
-from typing import Any, TypeAlias
+from typing import Any, Generic, TypeAlias, TypeVar
 
 from minidl.backend import CPU, Array, of
 
 SetThreads: TypeAlias = Callable[[int], Any]
+T = TypeVar("T")
 
 VARIABLE = "MINIDL_NUM_THREADS"
 
@@ -159,6 +160,50 @@ def _share_with(wanted: int, work: Callable[[Any], None], pieces: list[Any]) -> 
         raise errors[0]
 
 
+class Ahead(Generic[T]):
+    """Something small that an idle helper computes while this thread goes on with other work.
+
+    Args:
+        work: what to compute; it must not depend on what this thread does meanwhile.
+    """
+
+    def __init__(self, work: Callable[[], T]) -> None:
+        self._work = work
+        self._outcome: list[T] = []
+        self._error: BaseException | None = None
+        self._done = threading.Lock()
+        helpers: list[_Helper] = []
+        try:
+            if _count > 1 and not _inside.alone:
+                _take_helpers(helpers, 1)
+            if helpers:
+                self._done.acquire()
+                helpers[0].start(contextvars.copy_context().run, self._compute, returns=True)
+        except BaseException:
+            _helpers.extend([helper for helper in helpers if helper.finished])
+            raise
+
+    def _compute(self) -> None:
+        try:
+            self._outcome.append(self._work())
+        except BaseException as error:
+            self._error = error
+        finally:
+            self._done.release()
+
+    def result(self) -> T:
+        """What was computed, once it is; computed here and now if no helper was idle.
+
+        Raises what `work` raised.
+        """
+        with self._done:
+            if self._error:
+                raise self._error
+        if not self._outcome:
+            self._outcome.append(self._work())
+        return self._outcome[0]
+
+
 class _Helper:
     """A thread that waits for something to do."""
 
@@ -167,13 +212,15 @@ class _Helper:
         self._asked, self._done = threading.Lock(), threading.Lock()
         self._asked.acquire()
         self.finished = True  # the helper says so itself: a call that waits may be interrupted
-        self._call: tuple[Callable[..., None], Callable[[], None]]
+        self._call: tuple[Callable[..., None], Callable[[], None], bool]
         threading.Thread(target=self._serve, name="minidl", daemon=True).start()
 
-    def start(self, run: Callable[..., None], job: Callable[[], None]) -> None:
-        """Begin with `run(job)`, which must not raise."""
+    def start(
+        self, run: Callable[..., None], job: Callable[[], None], returns: bool = False
+    ) -> None:
+        """Begin with `run(job)`, which must not raise; and be idle afterwards if `returns`."""
         self._done.acquire(blocking=False)
-        self._call = run, job
+        self._call = run, job, returns
         self.finished = False
         self._asked.release()
 
@@ -185,12 +232,14 @@ class _Helper:
         _inside.holds = True
         while True:
             self._asked.acquire()
-            run, job = self._call
+            run, job, returns = self._call
             run(job)
             del run, job, self._call  # arrays are not to be held until the next job
             self.finished = True
             if self._done.locked():  # nobody has waited since then
                 self._done.release()
+            if returns:
+                _helpers.append(self)
 
 
 class _Inside(threading.local):

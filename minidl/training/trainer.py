@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any, TypeAlias
 
 import numpy as np
 
 from minidl import backend
-from minidl.backend import Array, Generator, default_generator
+from minidl.backend import CPU, Array, Generator, default_generator
 from minidl.data.batches import batch_count, batch_indices
+from minidl.kernels.threads import Ahead
 from minidl.layers import Module, Sequential, Softmax
 from minidl.losses import cross_entropy
 from minidl.ops import probability
@@ -124,6 +125,7 @@ class Trainer:
             _check(*validation_data, "validation_data")
         if epochs < 1:
             raise ValueError(f"epochs must be at least 1, got {epochs}")
+        cutter = self._cutter(x, y)
         with (
             self._turn,
             progress(verbose, epochs, batch_count(samples, batch_size)) as shown,
@@ -135,9 +137,9 @@ class Trainer:
                 shown.start(epoch)
                 means = _Means(self.metrics)
                 rng = generator.host if shuffle else None
-                for index in batch_indices(samples, batch_size, rng):
-                    inputs, labels = self._inputs(x, index), self._labels(y, index)
-                    means.add(*self._learn(inputs, labels), labels)
+                batches = _Batches(cutter, batch_indices(samples, batch_size, rng), batch_size)
+                for inputs, labels in batches:
+                    means.add(*self._learn(inputs, labels, batches.prepare), labels)
                     shown.advance(means.values)
                 measures = means.values()
                 if validation_data is not None:
@@ -158,20 +160,24 @@ class Trainer:
         Returns:
             The loss and the metrics of the batch, before the update.
         """
-        loss, outputs = self._learn(x, y)
+        loss, outputs = (result.detach() for result in self._learn(x, y))
         measured = {name: metric(outputs, y) for name, metric in self.metrics.items()}
         return {"loss": loss, **measured}
 
-    def _learn(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    def _learn(
+        self, x: Tensor, y: Tensor, half_way: Callable[[], None] | None = None
+    ) -> tuple[Tensor, Tensor]:
         """One step on one batch; the loss and the outputs before the update."""
         outputs = self.model(x)
+        if half_way:
+            half_way()
         loss = self.loss(outputs, y)
         self.optimizer.zero_grad()
         loss.backward()
         if self.clip_norm is not None:
             clip_grad_norm(self.optimizer.params, self.clip_norm)
         self.optimizer.step()
-        return loss.detach(), outputs.detach()
+        return loss, outputs
 
     def evaluate(self, x: Any, y: Any, batch_size: int = 256) -> dict[str, float]:
         """The mean loss and metrics over a data set, in evaluation mode.
@@ -191,9 +197,10 @@ class Trainer:
         means = _Means(self.metrics)
         batches = list(batch_indices(samples, batch_size))
         with self._turn, no_grad(), self.model.mode(training=False):
-            outputs = outputs_of(self.model, batches, partial(self._inputs, x))
+            cutter = self._cutter(x, y)
+            outputs = outputs_of(self.model, batches, cutter.inputs)
             for index, out in zip(batches, outputs, strict=True):
-                labels = self._labels(y, index)
+                labels = cutter.labels(index)
                 means.add(self.loss(out, labels), out, labels)
         return means.values()
 
@@ -213,22 +220,68 @@ class Trainer:
         samples = _length(x, "predict")
         batches = list(batch_indices(samples, batch_size))
         with self._turn, self.model.mode(training=False):
-            outputs = outputs_of(self.model, batches, partial(self._inputs, x))
+            outputs = outputs_of(self.model, batches, self._cutter(x, x).inputs)
             return np.concatenate([out.numpy() for out in outputs])
 
-    def _inputs(self, x: Any, index: slice | Array) -> Tensor:
+    def _cutter(self, x: Any, y: Any) -> _Cutter:
+        return _Cutter(self.optimizer.params[0].data, x, y)
+
+
+class _Cutter:
+    """Cuts batches out of a data set, for a model with parameters like the one given."""
+
+    def __init__(self, like: Array, x: Any, y: Any) -> None:
+        self.here, self._dtype = backend.of(like), like.dtype
+        self.x, self._y = (data.data if isinstance(data, Tensor) else data for data in (x, y))
+
+    def inputs(self, index: slice | Array) -> Tensor:
         """Some of the inputs, in the dtype and on the device of the model."""
-        dtype = self.optimizer.params[0].data.dtype
-        return Tensor(self._take(x, index).astype(dtype, copy=False))
+        return Tensor(self._take(self.x, index).astype(self._dtype, copy=False))
 
-    def _labels(self, y: Any, index: slice | Array) -> Tensor:
+    def labels(self, index: slice | Array) -> Tensor:
         """Some of the labels, on the device of the model."""
-        return Tensor(self._take(y, index))
+        return Tensor(self._take(self._y, index))
 
-    def _take(self, samples: Any, index: slice | Array) -> Array:
-        array = samples.data if isinstance(samples, Tensor) else samples
+    def both(self, index: slice | Array) -> tuple[Tensor, Tensor]:
+        """Some of the inputs, and their labels."""
+        return self.inputs(index), self.labels(index)
+
+    def _take(self, array: Array, index: slice | Array) -> Array:
         some = array[index] if isinstance(index, slice) else array.take(index, 0)
-        return backend.of(self.optimizer.params[0].data).asarray(some)
+        return self.here.asarray(some)
+
+
+class _Batches:
+    """Each batch in turn, with the next one cut out ahead if it is large.
+
+    What a helper has cut out lies in its core's cache: with small batches that costs more than it
+    gains.
+    """
+
+    LARGE = 1 << 17  # bytes of the inputs
+
+    def __init__(self, cutter: _Cutter, indices: Iterator[slice | Array], batch_size: int) -> None:
+        self._cutter, self._indices = cutter, indices
+        size = cutter.x.nbytes // len(cutter.x) * batch_size
+        self._ahead = cutter.here is CPU and size >= self.LARGE
+        self._next: Ahead[tuple[Tensor, Tensor]] | None = None
+
+    def prepare(self) -> None:
+        """Let an idle helper cut out the next batch.
+
+        Halfway through a step is a good time: the last layers, the loss and their gradients are
+        small, and leave helpers idle.
+        """
+        if self._ahead:
+            index = next(self._indices, None)
+            self._next = None if index is None else Ahead(partial(self._cutter.both, index))
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        if not self._ahead:
+            yield from map(self._cutter.both, self._indices)
+        self.prepare()
+        while self._next:
+            yield self._next.result()
 
 
 class _Means:
