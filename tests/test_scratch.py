@@ -19,7 +19,7 @@ from reference import eighths
 import minidl
 from minidl import Conv2D, MaxPool, Sequential, Tensor
 from minidl.backend import CPU
-from minidl.kernels import optimizer, scratch
+from minidl.kernels import convolution, optimizer, scratch
 from minidl.kernels.convolution import conv2d, conv2d_gradients
 from minidl.kernels.convolution_plan import Convolution
 from minidl.kernels.window import Window
@@ -203,6 +203,22 @@ def test_dirty_scratch_changes_no_step(weight_decay):
         results.append([*parameters, mean, square])
     for one, other in zip(*results, strict=True):
         assert_array_equal(one, other)
+
+
+def test_a_convolution_in_the_middle_of_another_has_memory_of_its_own(monkeypatch):
+    how = Convolution(Window((3, 3)), True, (2, 2))
+    expected = [array.copy() for array in convolve(how)]
+    choose = convolution.choose_largest
+
+    def interrupted(*arguments):  # as by the handler of a signal
+        monkeypatch.setattr(convolution, "choose_largest", choose)
+        convolve(how, 3)
+        choose(*arguments)
+
+    monkeypatch.setattr(convolution, "choose_largest", interrupted)
+    for array, wanted in zip(convolve(how), expected, strict=True):
+        assert_array_equal(array, wanted)
+    assert not scratch._shelf.busy
 
 
 HOWS = [

@@ -21,7 +21,7 @@ from __future__ import annotations
 from functools import lru_cache
 
 from minidl.backend import Array, of
-from minidl.kernels import memory
+from minidl.kernels import memory, scratch
 from minidl.kernels.convolution_plan import Collect, Convolution, Forward, Plan, Scatter
 from minidl.kernels.elementwise import add_and_rectify
 from minidl.kernels.im2col import turns
@@ -49,8 +49,8 @@ def conv2d(
     Returns:
         The output (N, OH, OW, C_out), and what the gradients need to know of what followed, one
         byte for each place: booleans (T, N, OH, OW, C_out), first whether the output is above 0,
-        or True without max(x, 0), then for each further place of the pooling window whether it is
-        larger than all before it. None if nothing followed or nothing is to be remembered.
+        or True without max(x, 0), then what `choose_largest` tells of the places of the pooling
+        window. None if nothing followed or nothing is to be remembered.
     """
     plan = _plan(x, weight, how)
     backend, xp = plan.backend, plan.backend.xp
@@ -63,20 +63,21 @@ def conv2d(
     matrices = plan.to_matrices(weight)
 
     def work(images: slice) -> None:
-        desk = plan.desk(Forward)
-        for part in turns(images, plan.step):
-            result = out[part].reshape(-1, plan.filters)
-            noted = None if passed is None else passed[:, part].reshape(-1, *result.shape)
-            patches = desk.columns.of(x[part])
-            if plan.pooled:
-                found = desk.found[:, : len(result)]
-                xp.matmul(patches, matrices, out=found)
-                choose_largest(found, result, noted)
-            else:
-                xp.matmul(patches[0], matrices[0], out=result)
-            add_and_rectify(result, bias, how.relu)
-            if how.relu and noted is not None:
-                xp.greater(result, 0, out=noted[0])
+        with scratch.in_use() as may_keep:
+            desk = plan.desk(Forward, may_keep)
+            for part in turns(images, plan.step):
+                result = out[part].reshape(-1, plan.filters)
+                noted = None if passed is None else passed[:, part].reshape(-1, *result.shape)
+                patches = desk.columns.of(x[part])
+                if plan.pooled:
+                    found = desk.found[:, : len(result)]
+                    xp.matmul(patches, matrices, out=found)
+                    choose_largest(found, result, noted)
+                else:
+                    xp.matmul(patches[0], matrices[0], out=result)
+                add_and_rectify(result, bias, how.relu)
+                if how.relu and noted is not None:
+                    xp.greater(result, 0, out=noted[0])
 
     share(work, plan.pieces)
     return out, passed
@@ -109,31 +110,34 @@ def conv2d_gradients(
     collects = wanted[0] and plan.mirrored is not None
     matrices = (plan.seen, plan.channels) if collects else plan.matrices
     back = plan.to_turned_matrix(weight) if collects else weight.reshape(-1, plan.filters).T
-    d = xp.ascontiguousarray(d)
+    d = xp.ascontiguousarray(d, dtype=x.dtype)
     of_x = memory.empty(backend, x.shape, x.dtype) if wanted[0] else None
     of_weight = xp.zeros((len(plan.pieces), *matrices), dtype=x.dtype) if wanted[1] else None
     of_bias = xp.zeros((len(plan.pieces), plan.filters), dtype=x.dtype) if wanted[2] else None
 
     def work(number: int) -> None:
-        desk: Collect | Scatter = plan.desk(Collect) if collects else plan.desk(Scatter)
-        for part in turns(plan.pieces[number], plan.step):
-            found = d[part].reshape(1, -1, plan.filters)
-            if passed is not None:
-                noted = passed[:, part].reshape(plan.taps, *found.shape[1:])
-                spread = desk.found[:, : found.shape[1]]
-                xp.multiply(found[0], noted[0], out=spread[0])
-                found = spread
-            if of_bias is not None:
-                of_bias[number] += sum_rows(found[0])
-            if plan.pooled:
-                give_to_largest(found, noted)
-            desk.pass_on(
-                x[part],
-                found,
-                back,
-                None if of_x is None else of_x[part],
-                None if of_weight is None else of_weight[number],
+        with scratch.in_use() as may_keep:
+            desk: Collect | Scatter = (
+                plan.desk(Collect, may_keep) if collects else plan.desk(Scatter, may_keep)
             )
+            for part in turns(plan.pieces[number], plan.step):
+                found = d[part].reshape(1, -1, plan.filters)
+                if passed is not None:
+                    noted = passed[:, part].reshape(plan.taps, *found.shape[1:])
+                    spread = desk.found[:, : found.shape[1]]
+                    xp.multiply(found[0], noted[0], out=spread[0])
+                    found = spread
+                if of_bias is not None:
+                    of_bias[number] += sum_rows(found[0])
+                if plan.pooled:
+                    give_to_largest(found, noted)
+                desk.pass_on(
+                    x[part],
+                    found,
+                    back,
+                    None if of_x is None else of_x[part],
+                    None if of_weight is None else of_weight[number],
+                )
 
     share(work, list(range(len(plan.pieces))))
     if of_weight is not None:

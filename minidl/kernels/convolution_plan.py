@@ -1,11 +1,12 @@
 """How a convolution goes about a batch: its pieces and turns, and where each is computed.
 
-A plan follows from shapes alone. A desk is what one thread works with on one turn after the other:
-memory, and views of it, which it finds again in the next step.
+A plan follows from shapes, dtype and device alone. A desk is what one thread works with on one turn
+after the other: memory, and views of it, which it finds again in the next step.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any, NamedTuple, TypeVar
 
@@ -46,7 +47,7 @@ class Convolution(NamedTuple):
 
 
 class Plan:
-    """How the work on a batch is laid out; it follows from the shapes alone.
+    """How the work on a batch is laid out.
 
     With few channels it is copying the patches that takes time. All places of a pooling window then
     read one patch that covers what they see, four times fewer to copy, and for each place there is
@@ -101,12 +102,18 @@ class Plan:
         # What is found is read again, by what follows, and should still be in the cache.
         turns = -(-longest * max(patches, 2 * found) * dtype.itemsize // most_bytes)
         self.step = max(1, -(-longest // max(turns, 1)))
-        bytes_of_a_turn = self.step * (patches + found) * dtype.itemsize
+        product = math.prod(self.matrices)
+        bytes_of_a_turn = (self.step * (patches + found) + product) * dtype.itemsize
         self._keeps_desks = backend is CPU and bytes_of_a_turn <= scratch.LARGEST_KEPT
 
-    def desk(self, kind: type[D]) -> D:
-        """Where this thread works on one turn after the other."""
-        if self._keeps_desks:
+    def desk(self, kind: type[D], may_keep: bool) -> D:
+        """Where this thread works on one turn after the other, inside `scratch.in_use`.
+
+        Args:
+            kind: of the work.
+            may_keep: what entering that block told.
+        """
+        if may_keep and self._keeps_desks:
             return scratch.keep((self, kind), lambda: kind(self, scratch.shared))
         return kind(self, lambda _, shape, dtype: self.backend.xp.empty(shape, dtype=dtype))
 

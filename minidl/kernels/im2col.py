@@ -29,10 +29,10 @@ def turns(images: slice, step: int) -> Iterator[slice]:
 
 def as_runs(array: Array, axes: int) -> Array:
     """The array with its last axes, which must lie end to end, taken for one element on the CPU."""
-    if type(array) is not np.ndarray:
-        return array
     shape = array.shape
     length = math.prod(shape[-axes:])
+    if not isinstance(array, np.ndarray) or not length:
+        return array
     run = _run(length * array.itemsize)
     return array.reshape(*shape[:-axes], length).view(run)[..., 0]
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from minidl.backend import CPU, Array, Backend, of
+from minidl.backend import CPU, Array, of
 from minidl.kernels import memory, scratch
 from minidl.kernels.elementwise import add_and_rectify
 from minidl.kernels.threads import cut, one_blas_thread, pieces_of, share
@@ -27,8 +27,10 @@ PIECE_LENGTH = 64
 # Elements of a part from which on the thread that has computed it adds the bias to it as well.
 LONG_PASS = 1 << 16
 
-# Elements of a result for which NumPy's own memory does.
+# Elements of a result for which NumPy's own memory does, and up to which a product may be the sum
+# of several.
 SMALL = memory.LEAST // 8
+MOST_SUMS = 1 << 18
 
 ROWS, COLUMNS, INNER = range(3)
 
@@ -48,8 +50,8 @@ def multiply(a: Array, b: Array, bias: Array | None = None, relu: bool = False) 
         axis, parts = _plan(rows, len(b), columns)
         if parts:
             return _in_parts(a, b, bias, relu, axis, parts)
-    own = rows * columns >= SMALL or backend is not CPU
-    out = memory.empty(backend, (rows, columns), _dtype(a, b)) if own else None
+    large = rows * columns >= SMALL or backend is not CPU
+    out = memory.empty(backend, (rows, columns), _dtype(a, b)) if large else None
     with one_blas_thread():
         product: Array = backend.xp.matmul(a, b, out=out)
     add_and_rectify(product, bias, relu)
@@ -60,6 +62,8 @@ def _in_parts(
     a: Array, b: Array, bias: Array | None, relu: bool, axis: int, parts: list[slice]
 ) -> Array:
     """The product, on several threads, cut along an axis."""
+    if a.shape[1] != len(b):
+        raise ValueError(f"{a.shape} @ {b.shape}: {a.shape[1]} columns meet {len(b)} rows")
     out = memory.empty(CPU, (len(a), b.shape[1]), _dtype(a, b))
     if axis == INNER:
         _add_up(a, b, out, parts)
@@ -103,12 +107,17 @@ def sum_rows(rows: Array) -> Array:
     """The sum of all rows: (M, C) to (C,)."""
     # As a product with ones this runs at the speed of BLAS, several times that of rows.sum(0).
     with one_blas_thread():
-        return _ones(len(rows), rows.dtype, of(rows)) @ rows
+        if type(rows) is np.ndarray and len(rows) <= MOST_ONES:
+            return _ones(rows.dtype)[: len(rows)] @ rows
+        return of(rows).xp.ones(len(rows), dtype=rows.dtype) @ rows
 
 
-@lru_cache(maxsize=64)
-def _ones(count: int, dtype: np.dtype[Any], backend: Backend) -> Array:
-    return backend.xp.ones(count, dtype=dtype)
+MOST_ONES = 1 << 12
+
+
+@lru_cache(maxsize=8)
+def _ones(dtype: np.dtype[Any]) -> Array:
+    return np.ones(MOST_ONES, dtype=dtype)
 
 
 @lru_cache(maxsize=1024)
@@ -120,7 +129,7 @@ def _plan(rows: int, inner: int, columns: int) -> tuple[int, list[slice]]:
     """
     work = rows * columns * (inner + WRITE_WORK) + (rows + columns) * inner * READ_WORK
     axis, length = (ROWS, rows) if rows > columns else (COLUMNS, columns)
-    if inner >= 2 * length:
+    if inner >= 2 * length and rows * columns <= MOST_SUMS:
         axis, length = INNER, inner
     pieces = min(pieces_of(work, PIECE_WORK, 3), length // PIECE_LENGTH)
     return axis, cut(length, pieces) if pieces > 1 else []

@@ -19,10 +19,11 @@ from numpy.typing import DTypeLike
 
 from minidl.backend import CPU, Array, Backend
 
-# A larger buffer goes back to the operating system instead of being kept.
+# What is larger goes back to the system instead of being kept: a buffer that was borrowed, what is
+# shared by those who keep views of it, and the memory that these have of their own.
 LARGEST_KEPT = 64 << 20
 MOST_KEPT = 6
-MOST_VIEWS = 64
+MOST_VIEWS = 1024
 
 
 class _Shelf(threading.local):
@@ -32,6 +33,7 @@ class _Shelf(threading.local):
         self.buffers: list[Array] = []
         self.shared: dict[int, Array] = {}
         self.views: dict[Any, Any] = {}
+        self.busy = False
 
 
 _shelf = _Shelf()
@@ -96,5 +98,25 @@ def keep(key: Hashable, make: Callable[[], K]) -> K:
         size = kept.nbytes + sum([other.nbytes for other in views.values()])
         if len(views) >= MOST_VIEWS or size > LARGEST_KEPT:
             views.clear()
-        views[key] = kept
+        if kept.nbytes <= LARGEST_KEPT:
+            views[key] = kept
     return kept
+
+
+class in_use:  # noqa: N801  it reads as what it does
+    """A block in which this thread works with what it shares and keeps.
+
+    Entering tells whether it may: not inside another such block, which a signal handler, say, may
+    have come in between.
+    """
+
+    __slots__ = ("_entered",)
+
+    def __enter__(self) -> bool:
+        self._entered = not _shelf.busy
+        _shelf.busy = True
+        return self._entered
+
+    def __exit__(self, *_: object) -> None:
+        if self._entered:
+            _shelf.busy = False

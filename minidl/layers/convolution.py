@@ -108,7 +108,7 @@ class Conv2D(Layer):
     def pooled(self, x: Tensor, pool: MaxPool) -> Tensor:
         """What a max pooling makes of the output, computed in one go."""
         out = self(x, pool.pool_size)
-        pool.output_shape = self.output_shape
+        pool.output_shape = (None, *out.shape[1:])
         self.output_shape = (None, *self._places(x), self.filters)
         return out
 

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from minidl.kernels.threads import get_num_threads, share
-from minidl.layers import Module
+from minidl.layers import Layer, Module
+from minidl.layers.activation import ACTIVATIONS
 from minidl.tensor import Tensor, no_grad
 
 Batch = TypeVar("Batch")
 
-# Batches that a thread computes before the outputs are handed on: enough for threads not to wait
-# for each other, and few enough for the outputs to take little memory.
+# Outputs are handed on some batches at a time: enough for threads not to wait for each other, and
+# few enough to take no more than so many bytes.
 BATCHES_A_THREAD = 8
+MOST_BYTES = 64 << 20
+
+# A batch that takes fewer seconds is made of calls too short to gain from a second thread.
+WORTH_SHARING = 1e-4
 
 
 def outputs_of(
@@ -21,7 +27,7 @@ def outputs_of(
 ) -> Iterator[Tensor]:
     """The outputs of a model in evaluation mode, batch by batch and in order, without a graph.
 
-    A thread that has a batch to itself needs not wait for others as those do that share one. The
+    A thread that has a batch to itself need not wait for others as those do that share one. The
     outputs are the same to the last bit: what is cut into pieces, and how, does not depend on it.
 
     Args:
@@ -30,8 +36,16 @@ def outputs_of(
         batches: what names the batches.
         take: gives the inputs of a batch, in the dtype and on the device of the model.
     """
-    at_once = BATCHES_A_THREAD * get_num_threads() if _is_own(model) else 1
-    for start in range(0, len(batches), at_once):
+    threads = get_num_threads()
+    started = time.perf_counter()
+    first = _compute(model, batches[:1], take)
+    seconds = time.perf_counter() - started
+    size = max([out.data.nbytes for out in first], default=0)
+    yield from first
+    at_once = 1
+    if threads > 1 and seconds > WORTH_SHARING and _is_own(model):
+        at_once = min(BATCHES_A_THREAD * threads, max(1, MOST_BYTES // max(1, size)))
+    for start in range(1, len(batches), at_once):
         yield from _compute(model, batches[start : start + at_once], take)
 
 
@@ -46,7 +60,7 @@ def _compute(
             found[number] = model(take(batches[number]))
 
     numbers = list(range(len(batches)))
-    if len(batches) < get_num_threads():
+    if len(batches) < max(2, get_num_threads()):
         for number in numbers:
             compute(number)
     else:
@@ -56,10 +70,12 @@ def _compute(
 
 def _is_own(model: Module) -> bool:
     """Whether a model consists of minidl's layers and activations alone, and is on the CPU."""
-    parts: list[Any] = [type(module) for module in model.modules()]
-    parts += [getattr(module, "activation", None) for module in model.modules()]
-    own = all(
-        getattr(part, "__module__", "").partition(".")[0] == "minidl" for part in parts if part
-    )
-    tensors = (member for module in model.modules() for _, member in module.members())
-    return own and all(t.device == "cpu" for t in tensors if isinstance(t, Tensor))
+    for module in model.modules():
+        activation = getattr(module, "activation", None)
+        known = activation is None or activation in ACTIVATIONS.values()
+        theirs = type(module).__module__.partition(".")[0] != "minidl" or "forward" in vars(module)
+        if theirs or not (known or isinstance(activation, Layer)):
+            return False
+        if any(isinstance(t, Tensor) and t.device != "cpu" for _, t in module.members()):
+            return False
+    return True

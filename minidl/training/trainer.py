@@ -209,7 +209,7 @@ class Trainer:
 
         Args:
             x: inputs, (N, ...).
-            batch_size: samples at a time.
+            batch_size: samples at a time; each thread may work on a batch of its own.
 
         Returns:
             A NumPy array (N, ...).
