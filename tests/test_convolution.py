@@ -5,12 +5,14 @@ without rounding, so that no order of additions excuses a difference.
 """
 
 import itertools
+import math
 
 import numpy as np
 import pytest
 import reference
-from generated import POOLS, Case, cases, generated, laid_out, pooled_cases
+from generated import DTYPES, POOLS, SEEDS, Case, cases, generated, laid_out, pooled_cases
 from hypothesis import given, settings
+from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 from reference import eighths, numbers
 
@@ -18,7 +20,7 @@ from minidl.backend import CPU
 from minidl.kernels import convolution, convolution_plan
 from minidl.kernels.convolution import conv2d, conv2d_gradients
 from minidl.kernels.convolution_plan import Convolution
-from minidl.kernels.im2col import col2im, im2col
+from minidl.kernels.im2col import as_runs, col2im, im2col
 from minidl.kernels.window import Window
 
 ALONE = ((0, 0), (0, 0))
@@ -93,6 +95,56 @@ def test_fewer_images_than_at_the_first_turn_are_not_mixed_with_those():
     back.add_up(first[0], whole)
     back.add_up(np.split(first[0], 3)[1], one)
     assert_array_equal(one, whole[1:2])
+
+
+def any_bits(shape, dtype, seed):
+    """Numbers of all bit patterns, also those of NaN."""
+    size = math.prod(shape) * np.dtype(dtype).itemsize
+    bits = np.random.default_rng(seed).integers(0, 256, size, np.uint8)
+    return bits.view(dtype).reshape(shape)
+
+
+@st.composite
+def ends_of_runs(draw, axes):
+    """The shape of an array, and the shapes and the indices of two in which such a one lies.
+
+    Only the last axes lie end to end there.
+    """
+    lines = draw(st.lists(st.sampled_from([0, 1, 2, 3]), min_size=1, max_size=4))
+    run = draw(st.lists(st.integers(1, 5), min_size=axes, max_size=axes))
+    places = []
+    for _ in range(2):
+        steps = [draw(st.sampled_from([1, 2, -1, -3])) for _ in lines]
+        rows = [abs(step) * count for step, count in zip(steps, lines, strict=True)]
+        places.append(((*rows, *run), tuple(slice(None, None, step) for step in steps)))
+    return (*lines, *run), places
+
+
+@pytest.mark.parametrize("axes", [1, 2])
+@settings(generated, max_examples=100)
+@given(data=st.data(), dtype=DTYPES, seed=SEEDS, turned=st.booleans())
+def test_runs_are_copied_as_their_elements_are(axes, data, dtype, seed, turned):
+    shape, places = data.draw(ends_of_runs(axes))
+    (source, target), (of_source, of_target) = (
+        [any_bits(whole, dtype, seed + salt) for salt, (whole, _) in enumerate(places)],
+        [index for _, index in places],
+    )
+    order = list(range(len(shape)))
+    if turned:
+        order[:-axes] = order[:-axes][::-1]
+    runs = as_runs(source[of_source].transpose(order), axes)
+    assert runs.shape == tuple(shape[i] for i in order[:-axes])
+    assert np.shares_memory(runs, source) == (source.size > 0)
+    expected = target.copy()
+    expected[of_target] = source[of_source]
+    as_runs(target[of_target].transpose(order), axes)[...] = runs
+    assert target.tobytes() == expected.tobytes()  # also what lies between
+
+
+@pytest.mark.parametrize("axes", [1, 2])
+def test_runs_of_no_elements_are_the_array_itself(axes):
+    array = np.zeros((3, 2, 0))
+    assert as_runs(array, axes) is array
 
 
 def test_a_convolution_of_single_pixels_copies_no_columns():

@@ -6,17 +6,19 @@ unit in the last place, 6e-8 in float32 and 1.1e-16 in float64, relative to valu
 """
 
 import math
+from contextlib import contextmanager
 from itertools import accumulate
 
 import numpy as np
 import pytest
 import reference
 from generated import DTYPES, LAYOUTS, SEEDS, cases, generated, laid_out
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 from reference import eighths, numbers
 
+import minidl
 from minidl import Generator
 from minidl.backend import CPU
 from minidl.kernels import (
@@ -424,6 +426,132 @@ def test_a_large_product_is_that_of_numpy(shape, turned):
     expected = a.astype(float) @ b.astype(float)
     assert_array_equal(products.multiply(a, b), expected)
     assert_array_equal(products.multiply(a, b, bias, True), np.maximum(expected + bias, 0))
+
+
+@contextmanager
+def cut_early(**limits):
+    """Products are cut into as many parts as they have lines for, of two each, in the block."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in {"PIECE_WORK": 0, "PIECE_LENGTH": 2, **limits}.items():
+            patch.setattr(products, name, value)
+        products._plan.cache_clear()  # it remembers what the numbers were
+        try:
+            yield
+        finally:
+            products._plan.cache_clear()
+
+
+@st.composite
+def products_cut_along(draw, axis):
+    """As `products_of_matrices`, each of its own precision, just long enough for some parts."""
+    length = draw(st.integers(4, 24))
+    if axis == products.INNER:
+        side = st.integers(0, length // 2)
+        m, k, n = draw(side), length, draw(side)
+    else:
+        k = draw(st.integers(0, 2 * length - 1))
+        # rows are cut if there are more of them than columns
+        rows_or_columns = length, draw(st.integers(0, length - (axis == products.ROWS)))
+        m, n = rows_or_columns if axis == products.ROWS else reversed(rows_or_columns)
+    seed = draw(SEEDS)
+    return (
+        laid_out(eighths((m, k), seed).astype(draw(DTYPES)), draw(LAYOUTS)),
+        laid_out(eighths((k, n), seed + 1).astype(draw(DTYPES)), draw(LAYOUTS)),
+        laid_out(eighths((n,), seed + 2).astype(draw(DTYPES)), "every second"),
+    )
+
+
+AXES = [products.ROWS, products.COLUMNS, products.INNER]
+
+
+@pytest.mark.parametrize("axis", AXES, ids=["rows", "columns", "inner axis"])
+@pytest.mark.parametrize("long_pass", [0, products.LONG_PASS], ids=["in parts", "at the end"])
+@settings(generated, max_examples=100)
+@given(data=st.data(), with_bias=st.booleans(), relu=st.booleans(), count=st.integers(1, 3))
+def test_a_product_in_parts_is_that_of_numpy(axis, long_pass, data, with_bias, relu, count):
+    a, b, bias = data.draw(products_cut_along(axis))
+    minidl.set_num_threads(count)
+    with cut_early(LONG_PASS=long_pass):
+        found, parts = products._plan(*a.shape, b.shape[1])
+        assert found == axis
+        assert len(parts) > 1
+        out = products.multiply(a, b, bias if with_bias else None, relu)
+    expected = a @ b
+    if with_bias:
+        expected = expected + bias.astype(expected.dtype)
+    assert out.dtype == expected.dtype
+    assert_array_equal(out, np.maximum(expected, 0) if relu else expected)
+
+
+@pytest.mark.parametrize("shape", [(24, 5, 4), (4, 5, 24), (6, 24, 6)], ids=str)
+@pytest.mark.parametrize("given", [(True, True), (True, False), (False, True)], ids=str)
+def test_a_bias_is_added_once_to_each_element_in_parts_or_at_the_end(monkeypatch, shape, given):
+    (m, k, n), (with_bias, relu) = shape, given
+    seen = []
+
+    def note(rows, *more):
+        seen.append(rows.shape)
+        elementwise.add_and_rectify(rows, *more)
+
+    monkeypatch.setattr(products, "add_and_rectify", note)
+    a, b = eighths((m, k), 0), eighths((k, n), 1)
+    bias = eighths((n,), 2) if with_bias else None
+    expected = products.multiply(a, b, bias, relu)
+    part = (m // 8, n) if m > n else (m, n // 8)
+    for long_pass, passes in ((m * n // 8, [part] * 8), (m * n // 8 + 1, [(m, n)])):
+        seen.clear()
+        with cut_early(LONG_PASS=long_pass):
+            assert_array_equal(products.multiply(a, b, bias, relu), expected)
+        assert seen == (passes if k < 24 else [(m, n)])
+
+
+@pytest.mark.parametrize("shape", [(24, 5, 4), (4, 5, 24), (4, 24, 4)], ids=str)
+@pytest.mark.parametrize("long_pass", [0, products.LONG_PASS], ids=["in parts", "at the end"])
+def test_a_product_in_parts_passes_nan_on_to_its_row_alone(shape, long_pass):
+    m, k, n = shape
+    a, b, bias = eighths((m, k), 0), eighths((k, n), 1), eighths((n,), 2)
+    a[1, k - 1] = np.nan
+    with cut_early(LONG_PASS=long_pass):
+        out = products.multiply(a, b, bias, True)
+    assert np.isnan(out).any(axis=1).tolist() == [row == 1 for row in range(m)]
+    assert np.isnan(out[1]).all()
+
+
+@pytest.mark.parametrize("shape", [(24, 5, 4), (4, 5, 24), (4, 24, 4)], ids=str)
+def test_a_product_in_parts_of_two_precisions_is_rounded_to_the_higher(shape):
+    m, k, n = shape
+    coarse, fine = eighths((m, k), 0).astype(np.float32), eighths((k, n), 1) * (1 + 2**-30)
+    expected = coarse.astype(float) @ fine  # 43 bits at most
+    assert (expected != expected.astype(np.float32)).any()
+    with cut_early():
+        assert_array_equal(products.multiply(coarse, fine), expected)
+        assert_array_equal(products.multiply(fine.T, coarse.T), expected.T)
+
+
+def test_operands_are_left_as_they_were_and_no_result_lies_in_them():
+    for m, k, n in ((24, 5, 4), (4, 5, 24), (4, 24, 4)):
+        given = eighths((m, k), 0), eighths((k, n), 1), eighths((n,), 2)
+        copies = [array.copy() for array in given]
+        with cut_early(LONG_PASS=0):
+            out = products.multiply(*given, True)
+        for array, copy in zip(given, copies, strict=True):
+            assert_array_equal(array, copy)
+            assert not np.shares_memory(array, out)
+
+
+@pytest.mark.parametrize(("most", "axis"), [(24, products.INNER), (23, products.COLUMNS)])
+def test_a_product_of_many_elements_is_no_sum_of_several(most, axis):
+    a, b = eighths((4, 24), 0), eighths((24, 6), 1)
+    with cut_early(MOST_SUMS=most):
+        assert products._plan(4, 24, 6)[0] == axis
+        assert_array_equal(products.multiply(a, b), a @ b)
+
+
+@pytest.mark.parametrize("shapes", [((24, 5), (6, 4)), ((4, 5), (6, 24)), ((4, 5), (24, 4))])
+def test_matrices_that_do_not_fit_together_are_refused_in_parts_too(shapes):
+    a, b = map(np.ones, shapes)
+    with cut_early(), pytest.raises(ValueError, match="5 columns meet"):
+        products.multiply(a, b)
 
 
 def test_a_product_of_two_precisions_has_the_higher():

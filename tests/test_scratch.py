@@ -6,6 +6,7 @@ import threading
 import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from itertools import count
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,7 @@ from reference import eighths
 import minidl
 from minidl import Conv2D, MaxPool, Sequential, Tensor
 from minidl.backend import CPU
-from minidl.kernels import convolution, optimizer, scratch
+from minidl.kernels import convolution, convolution_plan, im2col, optimizer, pooling, scratch
 from minidl.kernels.convolution import conv2d, conv2d_gradients
 from minidl.kernels.convolution_plan import Convolution
 from minidl.kernels.window import Window
@@ -168,6 +169,15 @@ def test_views_are_kept_in_small_size():
     assert 0 < in_new_thread(keep) <= scratch.LARGEST_KEPT
 
 
+def test_what_has_more_memory_than_may_be_kept_is_not_kept():
+    def keep(size):
+        scratch.keep("key", lambda: np.empty(size, np.uint8))
+        return len(scratch._shelf.views)
+
+    assert in_new_thread(keep, scratch.LARGEST_KEPT) == 1
+    assert in_new_thread(keep, scratch.LARGEST_KEPT + 1) == 0
+
+
 # Kernels
 
 
@@ -263,6 +273,177 @@ def test_later_calls_leave_earlier_results_as_they_were(how):
     convolve(how, 3)
     for array, copy in zip(first, copies, strict=True):
         assert_array_equal(array, copy)
+
+
+# Desks
+
+
+class PlantedError(Exception):
+    pass
+
+
+@pytest.fixture
+def new_plans():
+    """No plan is remembered that was made with other limits."""
+    convolution._remembered_plan.cache_clear()
+    yield
+    convolution._remembered_plan.cache_clear()
+
+
+@pytest.fixture
+def small_turns(monkeypatch, new_plans):  # noqa: ARG001
+    """Convolutions take one image at a time, and each is a piece of its own."""
+    monkeypatch.setitem(convolution.COLUMN_BYTES, "cpu", 1)
+    monkeypatch.setattr(convolution_plan, "PIECE_BYTES", 1)
+
+
+def fail_once(function, number):
+    """The function, but the call of that number is an error."""
+    calls = count(1)
+
+    def failing(*arguments):
+        if next(calls) == number:
+            raise PlantedError
+        return function(*arguments)
+
+    return failing
+
+
+def check(how, expected):
+    """Compare the convolution that was interrupted, and then another one."""
+    for factor, arrays in zip((3, 1), expected, strict=True):
+        for result, wanted in zip(convolve(how, factor), arrays, strict=True):
+            assert_array_equal(result, wanted)
+
+
+@pytest.mark.usefixtures("small_turns")
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize("number", [1, 2, 3])
+@pytest.mark.parametrize("name", ["choose_largest", "add_and_rectify", "sum_rows"])
+@pytest.mark.parametrize("how", HOWS[3:], ids=str)
+def test_an_error_in_one_turn_leaves_the_next_convolution_right(
+    monkeypatch, how, name, number, threads
+):
+    minidl.set_num_threads(threads)
+    expected = [convolve(how, factor) for factor in (3, 1)]
+    with monkeypatch.context() as patch:
+        patch.setattr(convolution, name, fail_once(getattr(convolution, name), number))
+        with pytest.raises(PlantedError):
+            convolve(how, 3)
+    assert not scratch._shelf.busy
+    check(how, expected)
+
+
+FILES = {module.__file__ for module in (convolution, convolution_plan, im2col, pooling, scratch)}
+
+
+def convolve_interrupted(how, number):
+    """An error before the line of that number; whether there were so many."""
+    lines, before = count(1), sys.gettrace()
+
+    def trace(frame, event, _):
+        if frame.f_code.co_filename not in FILES:
+            return None
+        if event == "line" and next(lines) == number:
+            raise PlantedError
+        return trace
+
+    sys.settrace(trace)
+    try:
+        convolve(how, 3)
+    except PlantedError:
+        return True
+    finally:
+        sys.settrace(before)
+    return False
+
+
+@pytest.mark.usefixtures("small_turns")
+@pytest.mark.parametrize("how", HOWS, ids=str)
+@pytest.mark.parametrize("has_desk", [False, True])
+def test_an_error_before_any_line_leaves_the_next_convolution_right(how, has_desk):
+    minidl.set_num_threads(1)
+    expected = [convolve(how, factor) for factor in (3, 1)]
+
+    def attempt(number):
+        if has_desk:
+            convolve(how)
+        else:
+            convolution._remembered_plan.cache_clear()
+        interrupted = convolve_interrupted(how, number)
+        check(how, expected)
+        return interrupted
+
+    numbers = count(1)
+    while in_new_thread(attempt, next(numbers)):
+        pass
+    assert next(numbers) > 100
+
+
+@pytest.mark.usefixtures("new_plans")
+@pytest.mark.parametrize("how", HOWS[3:], ids=str)
+def test_two_threads_of_the_user_work_by_one_plan_at_desks_of_their_own(monkeypatch, how):
+    minidl.set_num_threads(1)
+    expected = [convolve(how, factor) for factor in (1, -1)]
+    meet = threading.Barrier(2, timeout=60)
+
+    def meet_before(function):
+        def meeting(*arguments):
+            meet.wait()  # both have written what this function reads
+            function(*arguments)
+
+        return meeting
+
+    for name in ("choose_largest", "give_to_largest"):
+        monkeypatch.setattr(convolution, name, meet_before(getattr(convolution, name)))
+    with ThreadPoolExecutor(2) as pool:
+        results = list(pool.map(lambda factor: convolve(how, factor), (1, -1)))
+    for result, wanted in zip(results, expected, strict=True):
+        for one, other in zip(result, wanted, strict=True):
+            assert_array_equal(one, other)
+    assert convolution._remembered_plan.cache_info().currsize == 2  # there and back
+
+
+@pytest.mark.usefixtures("new_plans")
+@pytest.mark.parametrize("how", HOWS, ids=str)
+def test_what_needs_more_than_may_be_kept_keeps_nothing_and_gives_the_same(monkeypatch, how):
+    def convolve_twice():
+        results = [convolve(how) for _ in range(2)]
+        return results, len(scratch._shelf.views), len(scratch._shelf.shared)
+
+    (expected, _), *kept = in_new_thread(convolve_twice)
+    assert min(kept) > 0
+    convolution._remembered_plan.cache_clear()
+    monkeypatch.setattr(scratch, "LARGEST_KEPT", 1)
+    results, *kept = in_new_thread(convolve_twice)
+    assert kept == [0, 0]
+    for result in results:
+        for one, other in zip(result, expected, strict=True):
+            assert_array_equal(one, other)
+
+
+@pytest.mark.usefixtures("new_plans")
+@pytest.mark.parametrize(("too_much", "desks"), [(0, 1), (1, 0)])
+def test_a_desk_is_kept_if_one_turn_at_it_needs_no_more_than_may_be(monkeypatch, too_much, desks):
+    def convolve_and_count():
+        x, weight = eighths((3, 6, 6, 2), 0), eighths((3, 3, 2, 4), 1)
+        conv2d(x, weight, None, Convolution(Window((3, 3))))
+        return len(scratch._shelf.views)
+
+    # in one turn: three images of 16 places, for each a patch of 18 numbers and 4 results, and a
+    # gradient of the filters
+    needed = (3 * 16 * (18 + 4) + 18 * 4) * 8
+    monkeypatch.setattr(scratch, "LARGEST_KEPT", needed - too_much)
+    assert in_new_thread(convolve_and_count) == desks
+
+
+def test_what_could_not_be_made_is_made_the_next_time():
+    def make():
+        with pytest.raises(PlantedError):
+            scratch.keep("key", fail_once(a_byte, 1))
+        return scratch.keep("key", a_byte)
+
+    assert in_new_thread(make).nbytes == 1
 
 
 # Memory of a training step

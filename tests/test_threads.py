@@ -5,6 +5,7 @@ Where two threads have to be seen at work at once, they meet at a barrier, which
 never pass.
 """
 
+import contextlib
 import contextvars
 import gc
 import os
@@ -616,6 +617,50 @@ def test_blas_has_its_threads_back_when_the_last_of_several_users_leaves():
 
     assert all_at_once([first, second]) == [ONE, None]
     assert blas_threads() == TWO
+
+
+@pytest.mark.usefixtures("two")
+@pytest.mark.parametrize("error", [None, PlantedError, KeyboardInterrupt])
+def test_a_block_inside_another_leaves_blas_with_one_thread_when_it_ends(error):
+    seen = []
+    with one_blas_thread():
+        for _ in range(2):
+            with contextlib.suppress(PlantedError, KeyboardInterrupt), one_blas_thread():
+                with one_blas_thread():
+                    seen.append(blas_threads())
+                seen.append(blas_threads())
+                if error:
+                    raise error
+            seen.append(blas_threads())
+    assert seen == [ONE] * 6
+    assert blas_threads() == TWO
+
+
+@pytest.mark.usefixtures("two")
+def test_blas_has_its_threads_back_when_the_outer_blocks_of_both_threads_have_ended():
+    meet, seen = meeting(2), []
+
+    def comes_and_goes():
+        with one_blas_thread():
+            meet.wait()  # both are inside
+            with one_blas_thread():
+                pass
+            seen.append(blas_threads())
+        with one_blas_thread(), one_blas_thread():
+            pass
+        meet.wait()  # this one has left twice
+
+    def stays():
+        with one_blas_thread():
+            with one_blas_thread():
+                meet.wait()
+                meet.wait()
+                seen.append(blas_threads())
+            seen.append(blas_threads())
+        seen.append(blas_threads())
+
+    all_at_once([comes_and_goes, stays])
+    assert seen == [ONE, ONE, ONE, TWO]
 
 
 @pytest.mark.usefixtures("two")

@@ -72,7 +72,7 @@ def _is_own(model: Module) -> bool:
     """Whether a model consists of minidl's layers and activations alone, and is on the CPU."""
     for module in model.modules():
         activation = getattr(module, "activation", None)
-        known = activation is None or activation in ACTIVATIONS.values()
+        known = activation is None or any(activation is own for own in ACTIVATIONS.values())
         theirs = type(module).__module__.partition(".")[0] != "minidl" or "forward" in vars(module)
         if theirs or not (known or isinstance(activation, Layer)):
             return False
