@@ -3,6 +3,7 @@
 from typing import NamedTuple
 
 import numpy as np
+import reference
 from hypothesis import settings
 from hypothesis import strategies as st
 from reference import eighths
@@ -66,6 +67,12 @@ class Case(NamedTuple):
         rows, columns = (n // step for n, step in zip(places, self.pool, strict=True))
         shape = len(self.x), rows, columns, self.filters
         return laid_out(eighths(shape, self.seed + 2).astype(self.x.dtype), "every second")
+
+    @property
+    def expected(self):
+        given = self.x, self.weight, self.bias, self.window, self.relu, self.pool
+        gradients = reference.conv2d_and_more_gradients(*given, self.d)
+        return reference.conv2d_and_more(*given), *gradients
 
 
 @st.composite

@@ -246,11 +246,7 @@ def check(case):
     how = Convolution(case.window, case.relu, case.pool)
     given = case.x, case.weight, case.bias
     results = forward_and_back(*given, how, case.d)
-    expected = (
-        reference.conv2d_and_more(*given, *how),
-        *reference.conv2d_and_more_gradients(*given, *how, case.d),
-    )
-    for result, wanted in zip(results, expected, strict=True):
+    for result, wanted in zip(results, case.expected, strict=True):
         assert result.dtype == case.x.dtype
         assert_array_equal(result, wanted)
 

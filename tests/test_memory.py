@@ -158,10 +158,7 @@ def test_dirty_memory_changes_no_convolution(case):
     with dirty():
         out, passed = conv2d(case.x, case.weight, case.bias, how)
         results = conv2d_gradients(case.x, case.weight, how, case.d, passed)
-    given = case.x, case.weight, case.bias
-    expected = reference.conv2d_and_more_gradients(*given, *how, case.d)
-    assert_array_equal(out, reference.conv2d_and_more(*given, *how))
-    for result, wanted in zip(results, expected, strict=True):
+    for result, wanted in zip((out, *results), case.expected, strict=True):
         assert_array_equal(result, wanted)
 
 

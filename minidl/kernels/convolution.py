@@ -27,7 +27,7 @@ from minidl.kernels.elementwise import add_and_rectify
 from minidl.kernels.im2col import turns
 from minidl.kernels.pooling import choose_largest, give_to_largest
 from minidl.kernels.products import sum_rows
-from minidl.kernels.threads import MOST_PIECES, share
+from minidl.kernels.threads import share
 
 # What the columns of one turn may take, chosen by measurement: larger ones leave the cache before
 # the product reads them, smaller ones make products too small to run at full speed.
@@ -148,11 +148,9 @@ def conv2d_gradients(
 def _plan(x: Array, weight: Array, how: Convolution, input_gradient: bool = False) -> Plan:
     """How to go about a batch."""
     backend = of(x)
-    most_bytes, most_pieces = COLUMN_BYTES[backend.device], MOST_PIECES
-    if backend.device == "gpu":
-        most_pieces = 1
+    most_bytes = COLUMN_BYTES[backend.device]
     return _remembered_plan(
-        backend, x.dtype, x.shape, weight.shape, how, input_gradient, most_bytes, most_pieces
+        backend, x.dtype, x.shape, weight.shape, how, input_gradient, most_bytes
     )
 
 

@@ -64,7 +64,6 @@ class Plan:
         how: Convolution,
         input_gradient: bool,
         most_bytes: int,
-        most_pieces: int,
     ) -> None:
         self.backend, self.dtype = backend, dtype
         count, *image, self.channels = images
@@ -94,10 +93,8 @@ class Plan:
         if input_gradient:
             patches = max(patches, self.image[0] * self.image[1] * self.seen)
         found = rows * self.taps * self.filters
-        self.pieces = cut(
-            count,
-            min(pieces_of(count * (patches + found) * dtype.itemsize, PIECE_BYTES), most_pieces),
-        )
+        work = count * (patches + found) * dtype.itemsize
+        self.pieces = cut(count, pieces_of(work, PIECE_BYTES) if backend is CPU else 1)
         longest = max(piece.stop - piece.start for piece in self.pieces)
         # What is found is read again, by what follows, and should still be in the cache.
         turns = -(-longest * max(patches, 2 * found) * dtype.itemsize // most_bytes)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from minidl.backend import Array, of
 from minidl.kernels import memory
-from minidl.kernels.threads import PIECE_BYTES, parts_of, share
+from minidl.kernels.threads import parts_of, share
 
 # NumPy needs a call of its inner loop for each line of a broadcast operation, which takes as long
 # as some hundred elements.
@@ -75,7 +75,7 @@ def pass_where(values: Array, where: Array, scale: float = 1.0) -> Array:
 def _by_parts(work: Callable[..., None], *arrays: Array) -> None:
     """Call `work` with the same parts of several arrays, cut along the first axis if worth it."""
     first = arrays[0]
-    parts = parts_of(first, 3) if 3 * first.nbytes >= PIECE_BYTES and first.ndim else []
+    parts = parts_of(first, 3) if first.ndim else []
     if len(parts) > 1:
         share(lambda part: work(*[array[part] for array in arrays]), parts)
     else:

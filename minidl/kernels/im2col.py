@@ -42,6 +42,17 @@ def _run(size: int) -> np.dtype[Any]:
     return np.dtype((np.void, size))
 
 
+def _padded_images(
+    backend: Backend, dtype: Any, step: int, shape: tuple[int, int, int], window: Window
+) -> tuple[Array, Array]:
+    """So many images of zeros with the padding of a window, and the images without it, a view."""
+    height, width, channels = shape
+    (top, bottom), (left, right) = window.padding
+    padded_shape = step, height + top + bottom, width + left + right, channels
+    padded = backend.xp.zeros(padded_shape, dtype=dtype)
+    return padded, padded[:, top : top + height, left : left + width]
+
+
 class im2col:  # noqa: N801  it reads as what it does
     """Writes patches of a few images out as rows of a matrix.
 
@@ -72,15 +83,12 @@ class im2col:  # noqa: N801  it reads as what it does
     ) -> None:
         height, width, channels = shape
         rows, columns = window.positions((height, width))
-        (top, bottom), (left, right) = window.padding
         self._window, self._pool = window, pool
         self._places = rows // pool[0], columns // pool[1]
         self._patch = math.prod(window.size) * channels
         self._pixels = window.size == window.strides == (1, 1) == pool  # they are the patches
-        padded_shape = step, height + top + bottom, width + left + right, channels
-        self._padded = backend.xp.zeros(padded_shape, dtype=dtype)
+        self._padded, self.room = _padded_images(backend, dtype, step, shape, window)
         self.nbytes = self._padded.nbytes
-        self.room = self._padded[:, top : top + height, left : left + width]
         self._lines = as_runs(self.room, 2)
         self._taps = pool[0] * pool[1]
         size = 0 if self._pixels else step * self._taps * math.prod(self._places) * self._patch
@@ -139,13 +147,9 @@ class col2im:  # noqa: N801  it reads as what it does
         shape: tuple[int, int, int],
         window: Window,
     ) -> None:
-        height, width, channels = shape
-        (top, bottom), (left, right) = window.padding
-        padded_shape = step, height + top + bottom, width + left + right, channels
-        self._window, self._places = window, window.positions((height, width))
-        self._padded = backend.xp.empty(padded_shape, dtype=dtype)
+        self._window, self._places = window, window.positions(shape[:2])
+        self._padded, self._inside = _padded_images(backend, dtype, step, shape, window)
         self.nbytes = self._padded.nbytes
-        self._inside = self._padded[:, top : top + height, left : left + width]
 
     def add_up(self, columns: Array, images: Array) -> None:
         """Write the sums of patches (n * OH * OW, KH * KW * C) to images (n, H, W, C)."""

@@ -16,8 +16,8 @@ from numpy.typing import DTypeLike
 
 from minidl.backend import CPU, Array, Backend
 
-# Smaller arrays are left to NumPy, which reuses them itself. When more than MOST_KEPT bytes lie
-# idle, all of it goes back to the system.
+# Smaller arrays are left to the C library, which uses their memory again itself. When more than
+# MOST_KEPT bytes lie idle, all of it goes back to the system.
 LEAST = 1 << 17
 MOST_KEPT = 1 << 28
 

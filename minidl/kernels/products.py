@@ -32,6 +32,9 @@ LONG_PASS = 1 << 16
 SMALL = memory.LEAST // 8
 MOST_SUMS = 1 << 18
 
+# Rows up to which the ones that add them up are kept.
+MOST_ONES = 1 << 12
+
 ROWS, COLUMNS, INNER = range(3)
 
 
@@ -110,9 +113,6 @@ def sum_rows(rows: Array) -> Array:
         if type(rows) is np.ndarray and len(rows) <= MOST_ONES:
             return _ones(rows.dtype)[: len(rows)] @ rows
         return of(rows).xp.ones(len(rows), dtype=rows.dtype) @ rows
-
-
-MOST_ONES = 1 << 12
 
 
 @lru_cache(maxsize=8)

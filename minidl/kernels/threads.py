@@ -80,6 +80,8 @@ _count = _count_at_start()
 def cut(length: int, pieces: int) -> list[slice]:
     """Cut a range into so many pieces of nearly one length, but none that is empty."""
     pieces = max(1, min(pieces, length))
+    if pieces == 1:
+        return [slice(0, length)]
     bounds = [length * i // pieces for i in range(pieces + 1)]
     return [slice(start, stop) for start, stop in pairwise(bounds)]
 
@@ -127,9 +129,9 @@ def _share_with(wanted: int, work: Callable[[Any], None], pieces: list[Any]) -> 
     helpers: list[_Helper] = []
 
     def take_turns() -> None:
-        alone = _inside.alone
+        before = _inside.alone, _inside.holds
         try:
-            _inside.alone = True
+            _inside.alone = _inside.holds = True
             for piece in remaining:
                 if errors:
                     return
@@ -137,7 +139,7 @@ def _share_with(wanted: int, work: Callable[[Any], None], pieces: list[Any]) -> 
         except BaseException as error:
             errors.append(error)
         finally:
-            _inside.alone = alone
+            _inside.alone, _inside.holds = before
 
     try:
         _take_helpers(helpers, wanted)
@@ -229,7 +231,6 @@ class _Helper:
         self._done.acquire()
 
     def _serve(self) -> None:
-        _inside.holds = True
         while True:
             self._asked.acquire()
             run, job, returns = self._call
@@ -247,7 +248,7 @@ class _Inside(threading.local):
 
     Attributes:
         alone: whether it computes a piece that is shared out already, whose own work is not.
-        holds: whether it keeps BLAS to one thread. Helpers do: they work for a thread that does.
+        holds: whether it, or the thread that it computes a piece for, keeps BLAS to one thread.
     """
 
     alone = False
@@ -328,13 +329,15 @@ class one_blas_thread:  # noqa: N801  it reads as what it does
         if state is None:
             return
         _inside.holds = False
-        if state is _state:  # and not what a fork left behind
-            with state.lock:
-                if self._held:
-                    state.inside -= 1
-                    self._held = None
-                if not state.inside:
-                    state.put_back()
+        if state is not _state:  # but what a fork left behind
+            self._held = None
+            return
+        with state.lock:
+            if self._held:
+                state.inside -= 1
+                self._held = None
+            if not state.inside:
+                state.put_back()
 
     def __del__(self) -> None:
         if self._held:  # an interrupt came before the block began, or kept it from ending

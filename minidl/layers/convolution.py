@@ -93,7 +93,7 @@ class Conv2D(Layer):
         )
         return self.activation(out) if self.activation and not rectified else out
 
-    def can_pool(self, following: Module, x: Tensor) -> TypeGuard[MaxPool]:
+    def can_pool(self, following: Module | None, x: Tensor) -> TypeGuard[MaxPool]:
         """Whether a layer is a max pooling that `pooled` can compute together with this one."""
         return (
             type(self) is Conv2D

@@ -84,13 +84,12 @@ class Sequential(Module):
             while position < len(self.layers):
                 layer = self.layers[position]
                 position += 1
-                if isinstance(layer, Conv2D) and position < len(self.layers):
-                    following = self.layers[position]
-                    if layer.can_pool(following, out):
-                        out = layer.pooled(out, following)
-                        position += 1
-                        continue
-                out = layer(out)
+                following = self.layers[position] if position < len(self.layers) else None
+                if isinstance(layer, Conv2D) and layer.can_pool(following, out):
+                    out = layer.pooled(out, following)
+                    position += 1
+                else:
+                    out = layer(out)
         return out
 
 

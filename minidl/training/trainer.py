@@ -15,7 +15,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from minidl import backend
-from minidl.backend import CPU, Array, Generator, default_generator
+from minidl.backend import Array, Generator, default_generator
 from minidl.data.batches import batch_count, batch_indices
 from minidl.kernels.threads import Ahead
 from minidl.layers import Module, Sequential, Softmax
@@ -29,6 +29,7 @@ from minidl.training.outputs import outputs_of
 from minidl.training.progress import progress
 
 Measure: TypeAlias = Callable[[Tensor, Tensor], Tensor]
+Cut: TypeAlias = Callable[[slice | Array], Tensor]
 
 
 class Trainer:
@@ -125,7 +126,6 @@ class Trainer:
             _check(*validation_data, "validation_data")
         if epochs < 1:
             raise ValueError(f"epochs must be at least 1, got {epochs}")
-        cutter = self._cutter(x, y)
         with (
             self._turn,
             progress(verbose, epochs, batch_count(samples, batch_size)) as shown,
@@ -137,7 +137,8 @@ class Trainer:
                 shown.start(epoch)
                 means = _Means(self.metrics)
                 rng = generator.host if shuffle else None
-                batches = _Batches(cutter, batch_indices(samples, batch_size, rng), batch_size)
+                indices = batch_indices(samples, batch_size, rng)
+                batches = self._batches(x, y, indices, batch_size)
                 for inputs, labels in batches:
                     means.add(*self._learn(inputs, labels, batches.prepare), labels)
                     shown.advance(means.values)
@@ -197,10 +198,9 @@ class Trainer:
         means = _Means(self.metrics)
         batches = list(batch_indices(samples, batch_size))
         with self._turn, no_grad(), self.model.mode(training=False):
-            cutter = self._cutter(x, y)
-            outputs = outputs_of(self.model, batches, cutter.inputs)
-            for index, out in zip(batches, outputs, strict=True):
-                labels = cutter.labels(index)
+            outputs = outputs_of(self.model, batches, self._cutting(x, convert=True))
+            all_labels = map(self._cutting(y, convert=False), batches)
+            for labels, out in zip(all_labels, outputs, strict=True):
                 means.add(self.loss(out, labels), out, labels)
         return means.values()
 
@@ -220,39 +220,38 @@ class Trainer:
         samples = _length(x, "predict")
         batches = list(batch_indices(samples, batch_size))
         with self._turn, self.model.mode(training=False):
-            outputs = outputs_of(self.model, batches, self._cutter(x, x).inputs)
+            outputs = outputs_of(self.model, batches, self._cutting(x, convert=True))
             return np.concatenate([out.numpy() for out in outputs])
 
-    def _cutter(self, x: Any, y: Any) -> _Cutter:
-        return _Cutter(self.optimizer.params[0].data, x, y)
+    def _cutting(self, data: Any, convert: bool) -> Cut:
+        """What cuts batches out of a data set, on the device of the model.
 
+        Args:
+            data: an array or a tensor.
+            convert: whether to bring it to the dtype of the model too.
+        """
+        like = self.optimizer.params[0].data
+        here = backend.of(like)
+        array = data.data if isinstance(data, Tensor) else data
 
-class _Cutter:
-    """Cuts batches out of a data set, for a model with parameters like the one given."""
+        def cut(index: slice | Array) -> Tensor:
+            some = here.asarray(array[index] if isinstance(index, slice) else array.take(index, 0))
+            return Tensor(some.astype(like.dtype, copy=False) if convert else some)
 
-    def __init__(self, like: Array, x: Any, y: Any) -> None:
-        self.here, self._dtype = backend.of(like), like.dtype
-        self.x, self._y = (data.data if isinstance(data, Tensor) else data for data in (x, y))
+        return cut
 
-    def inputs(self, index: slice | Array) -> Tensor:
-        """Some of the inputs, in the dtype and on the device of the model."""
-        return Tensor(self._take(self.x, index).astype(self._dtype, copy=False))
-
-    def labels(self, index: slice | Array) -> Tensor:
-        """Some of the labels, on the device of the model."""
-        return Tensor(self._take(self._y, index))
-
-    def both(self, index: slice | Array) -> tuple[Tensor, Tensor]:
-        """Some of the inputs, and their labels."""
-        return self.inputs(index), self.labels(index)
-
-    def _take(self, array: Array, index: slice | Array) -> Array:
-        some = array[index] if isinstance(index, slice) else array.take(index, 0)
-        return self.here.asarray(some)
+    def _batches(
+        self, x: Any, y: Any, indices: Iterator[slice | Array], batch_size: int
+    ) -> _Batches:
+        """Inputs and labels of each batch, the next one cut out ahead if that is worth it."""
+        on_cpu = self.optimizer.params[0].device == "cpu"
+        large = x.size * x.dtype.itemsize // len(x) * batch_size >= _Batches.LARGE
+        inputs, labels = self._cutting(x, convert=True), self._cutting(y, convert=False)
+        return _Batches(lambda index: (inputs(index), labels(index)), indices, on_cpu and large)
 
 
 class _Batches:
-    """Each batch in turn, with the next one cut out ahead if it is large.
+    """Each batch in turn, with the next one cut out ahead where that is asked for.
 
     What a helper has cut out lies in its core's cache: with small batches that costs more than it
     gains.
@@ -260,10 +259,13 @@ class _Batches:
 
     LARGE = 1 << 17  # bytes of the inputs
 
-    def __init__(self, cutter: _Cutter, indices: Iterator[slice | Array], batch_size: int) -> None:
-        self._cutter, self._indices = cutter, indices
-        size = cutter.x.nbytes // len(cutter.x) * batch_size
-        self._ahead = cutter.here is CPU and size >= self.LARGE
+    def __init__(
+        self,
+        cut: Callable[[slice | Array], tuple[Tensor, Tensor]],
+        indices: Iterator[slice | Array],
+        ahead: bool,
+    ) -> None:
+        self._cut, self._indices, self._ahead = cut, indices, ahead
         self._next: Ahead[tuple[Tensor, Tensor]] | None = None
 
     def prepare(self) -> None:
@@ -274,11 +276,11 @@ class _Batches:
         """
         if self._ahead:
             index = next(self._indices, None)
-            self._next = None if index is None else Ahead(partial(self._cutter.both, index))
+            self._next = None if index is None else Ahead(partial(self._cut, index))
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         if not self._ahead:
-            yield from map(self._cutter.both, self._indices)
+            yield from map(self._cut, self._indices)
         self.prepare()
         while self._next:
             yield self._next.result()
