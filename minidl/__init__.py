@@ -4,7 +4,14 @@ Every public name is here; `README.md` shows how they go together.
 """
 
 from minidl.backend import DeviceError, Generator, find_device, seed
-from minidl.data import FASHION_MNIST_CLASSES, fashion_mnist, load_idx, save_idx
+from minidl.data import (
+    FASHION_MNIST_CLASSES,
+    DataLoader,
+    fashion_mnist,
+    load_idx,
+    save_idx,
+    train_validation_split,
+)
 from minidl.gradcheck import GradientError, gradcheck
 from minidl.kernels.threads import get_num_threads, set_num_threads
 from minidl.layers import (
@@ -62,8 +69,16 @@ from minidl.optim import (
 )
 from minidl.tensor import Tensor, no_grad, record
 from minidl.training import (
+    Callback,
+    CSVLogger,
+    EarlyStopping,
     History,
+    LambdaCallback,
+    LearningRateScheduler,
+    ModelCheckpoint,
+    ReduceLROnPlateau,
     Trainer,
+    WeightAverage,
     accuracy,
     load_weights,
     plot_history,
@@ -81,24 +96,32 @@ __all__ = [
     "AvgPool",
     "BatchNorm",
     "Buffer",
+    "CSVLogger",
+    "Callback",
     "Conv2D",
     "CosineDecay",
+    "DataLoader",
     "Dense",
     "DeviceError",
     "Dropout",
+    "EarlyStopping",
     "Flatten",
     "Generator",
     "GlobalAvgPool",
     "GradientError",
     "History",
+    "LambdaCallback",
     "Layer",
     "LeakyReLU",
+    "LearningRateScheduler",
     "MaxPool",
+    "ModelCheckpoint",
     "Module",
     "OneCycle",
     "Optimizer",
     "Parameter",
     "ReLU",
+    "ReduceLROnPlateau",
     "Schedule",
     "Sequential",
     "Sigmoid",
@@ -108,6 +131,7 @@ __all__ = [
     "Tensor",
     "Trainer",
     "WarmUp",
+    "WeightAverage",
     "abs",
     "accuracy",
     "avg_pool",
@@ -155,6 +179,7 @@ __all__ = [
     "stack",
     "sum",
     "tanh",
+    "train_validation_split",
     "transpose",
     "var",
     "where",

@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 
 import minidl
-from minidl.kernels.threads import Ahead
 from minidl.training import progress as progress_module
 
 
@@ -380,7 +379,7 @@ def test_an_error_takes_the_bar_away(monkeypatch):
 @pytest.mark.parametrize(
     ("x", "y", "message"),
     [
-        (np.zeros((0, 5)), np.zeros(0, int), r"at least one sample, got data of shape \(0, 5\)"),
+        (np.zeros((0, 5)), np.zeros(0, int), r"at least one sample of inputs, got shape \(0, 5\)"),
         (np.zeros((4, 5)), np.zeros(3, int), "got 4 inputs and 3 labels"),
         (np.float32(3), np.zeros(3, int), "at least one sample"),
         (np.zeros((4, 5)), np.full(4, 3), r"labels from 0 to 2 for 3 classes"),
@@ -394,7 +393,7 @@ def test_bad_data_is_refused_with_what_was_expected_and_what_came(x, y, message)
 
 
 def test_lists_are_refused_with_a_way_out():
-    with pytest.raises(TypeError, match=r"expects arrays or tensors, got list; .*numpy\.asarray"):
+    with pytest.raises(TypeError, match=r"got list; convert it with numpy\.asarray"):
         small_trainer().fit([[1.0] * 5], [0])
 
 
@@ -410,7 +409,7 @@ def test_bad_arguments_are_named():
     for wrong in ((x, y, y), x, [x]):
         with pytest.raises(ValueError, match=r"validation_data must be a pair, \(inputs, labels\)"):
             trainer.fit(x, y, validation_data=wrong, verbose=0)
-    with pytest.raises(ValueError, match="validation_data expects as many labels"):
+    with pytest.raises(ValueError, match="validation_data: expected as many labels"):
         trainer.fit(x, y, validation_data=(x, y[:5]), verbose=0)
 
 
@@ -526,32 +525,3 @@ def test_names_of_metrics_are_shown_as_they_are(monkeypatch):
 
 def test_accuracy_of_whole_numbers_is_no_whole_number():
     assert minidl.accuracy(np.array([[1, 0], [0, 1]]), [0, 0]).item() == 0.5
-
-
-# Batches that are cut out ahead
-
-
-@pytest.mark.parametrize("count", [1, 2, 3])
-def test_batches_cut_out_ahead_train_as_those_cut_in_turn(monkeypatch, count):
-    x, y = np.arange(70, dtype=np.float32).reshape(35, 2) / 8, np.arange(35) % 3
-    results = []
-    for large in (float("inf"), 0):
-        monkeypatch.setattr(minidl.training.trainer._Batches, "LARGE", large)
-        minidl.set_num_threads(count)
-        minidl.seed(0)
-        model = minidl.Sequential([minidl.Dense(3)], input_shape=(2,))
-        trainer = minidl.Trainer(
-            model, minidl.cross_entropy, minidl.SGD(model.parameters(), lr=0.1)
-        )
-        history = trainer.fit(x, y, epochs=3, batch_size=8, verbose=0)
-        results.append((model.layers[0].weight.data.tolist(), history["loss"]))
-    assert results[0] == results[1]
-
-
-def test_what_is_computed_ahead_arrives_or_raises_with_and_without_a_helper():
-    for count in (1, 2):
-        minidl.set_num_threads(count)
-        assert [Ahead(lambda i=i: i).result() for i in range(5)] == list(range(5))
-        failing = Ahead(lambda: 1 // 0)
-        with pytest.raises(ZeroDivisionError):
-            failing.result()

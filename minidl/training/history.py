@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+import csv
+import io
+import json
+import os
 from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+
+from minidl.data.files import replacing
 
 
 class History:
@@ -41,6 +48,32 @@ class History:
 
     def __len__(self) -> int:
         return len(self.seconds)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write all measures and seconds to a file; an older one is replaced.
+
+        Args:
+            path: of the file. If it ends in .csv, it gets a line for each epoch, with the epoch,
+                counted from 1, in the first column; if in .json, a list for each measure.
+
+        Raises:
+            ValueError: for any other ending.
+            OSError: if the file cannot be written.
+        """
+        path = Path(path)
+        columns = {**self.history, "seconds": self.seconds}
+        if path.suffix == ".json":
+            text = json.dumps(columns, indent=2) + "\n"
+        elif path.suffix == ".csv":
+            buffer = io.StringIO()
+            writer = csv.writer(buffer, lineterminator="\n")
+            writer.writerow(["epoch", *columns])
+            writer.writerows(zip(range(1, len(self) + 1), *columns.values(), strict=True))
+            text = buffer.getvalue()
+        else:
+            raise ValueError(f"{path}: a history is saved as .csv or .json, got {path.suffix!r}")
+        with replacing(path) as file:
+            file.write(text.encode())
 
     def __repr__(self) -> str:
         return f"History({len(self)} epochs of {', '.join(self.history) or 'nothing'})"

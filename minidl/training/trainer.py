@@ -8,28 +8,25 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 
-from minidl import backend
 from minidl.backend import Array, Generator, default_generator
-from minidl.data.batches import batch_count, batch_indices
-from minidl.kernels.threads import Ahead
+from minidl.data.loader import DataLoader, Transformation
 from minidl.layers import Module, Sequential, Softmax
 from minidl.losses import cross_entropy
 from minidl.ops import probability
 from minidl.optim import Optimizer, clip_grad_norm
 from minidl.tensor import Tensor, no_grad
+from minidl.training.callbacks import Callback, EpochFunction, as_callback
 from minidl.training.history import History
+from minidl.training.means import Means, Measure
 from minidl.training.metrics import accuracy
 from minidl.training.outputs import outputs_of
 from minidl.training.progress import progress
-
-Measure: TypeAlias = Callable[[Tensor, Tensor], Tensor]
-Cut: TypeAlias = Callable[[slice | Array], Tensor]
 
 
 class Trainer:
@@ -49,6 +46,7 @@ class Trainer:
 
     Attributes:
         history: what the last `fit` has recorded so far, also if it was interrupted.
+        stop_training: set to True, for example by a callback, it ends `fit` after the epoch.
 
     Inputs of every dtype are converted, batch by batch, to the dtype and the device of the model.
     Threads that share a trainer take turns: `fit`, `evaluate` and `predict` switch the model
@@ -75,6 +73,7 @@ class Trainer:
         self.loss = loss
         self.metrics = dict(metrics)
         self.history = History()
+        self.stop_training = False
         self._turn = threading.RLock()
         self.clip_norm = clip_norm
 
@@ -89,28 +88,34 @@ class Trainer:
     def fit(
         self,
         x: Any,
-        y: Any,
+        y: Any = None,
         epochs: int = 1,
-        batch_size: int = 32,
-        validation_data: tuple[Any, Any] | None = None,
+        batch_size: int | None = None,
+        validation_data: tuple[Any, Any] | DataLoader | None = None,
         *,
-        shuffle: bool = True,
+        shuffle: bool | None = None,
+        transform: Transformation | None = None,
+        callbacks: Sequence[Callback | EpochFunction] = (),
         verbose: int | str = "auto",
-        generator: Generator = default_generator,
+        generator: Generator | None = None,
     ) -> History:
         """Train on every sample once an epoch.
 
         Args:
-            x: inputs, (N, ...).
+            x: inputs, (N, ...); or a DataLoader of inputs and labels, which then decides on all
+                that concerns batches.
             y: labels, (N, ...), as the loss takes them.
             epochs: how often to go through the data.
-            batch_size: samples a step; the last batch of an epoch may be smaller.
-            validation_data: inputs and labels to evaluate after each epoch, which nothing is
-                learned from.
-            shuffle: whether each epoch takes the samples in another order.
+            batch_size: samples a step, 32 if None; the last batch of an epoch may be smaller.
+            validation_data: inputs and labels, or a DataLoader of them, to evaluate after each
+                epoch, which nothing is learned from.
+            shuffle: whether each epoch takes the samples in another order; None for yes.
+            transform: what is done to the inputs of training batches, such as `HorizontalFlip()`.
+            callbacks: what is told how training goes, see `Callback`; or functions of the trainer,
+                the epoch, counted from 1, and its measures, called after each epoch.
             verbose: 0 shows nothing, 1 a bar with the time left, 2 a line an epoch; "auto" is 1 on
                 a terminal and 2 elsewhere.
-            generator: where the order comes from; the one that `seed` seeds by default.
+            generator: where orders and transforms come from; if None, the one that `seed` seeds.
 
         Returns:
             Loss and metrics of each epoch.
@@ -119,36 +124,63 @@ class Trainer:
             ValueError, TypeError: if there is no data, inputs and labels differ in number, or a
                 batch does not suit the model or the loss.
         """
-        samples = _check(x, y, "fit")
-        if validation_data is not None:
-            if not isinstance(validation_data, (tuple, list)) or len(validation_data) != 2:
-                raise ValueError("validation_data must be a pair, (inputs, labels)")
-            _check(*validation_data, "validation_data")
+        if isinstance(x, DataLoader):
+            own = (y, batch_size, shuffle, transform, generator)
+            if any(argument is not None for argument in own):
+                raise ValueError(
+                    "fit with a DataLoader takes no y, batch_size, shuffle, transform or "
+                    "generator; give them to the DataLoader"
+                )
+            loader = x
+        else:
+            loader = DataLoader(
+                x,
+                y,
+                32 if batch_size is None else batch_size,
+                shuffle=True if shuffle is None else shuffle,
+                transform=transform,
+                generator=generator or default_generator,
+            )
+        _check_labels(loader, "fit")
+        validation = None if validation_data is None else _validation(validation_data)
         if epochs < 1:
             raise ValueError(f"epochs must be at least 1, got {epochs}")
+        listeners = [as_callback(callback) for callback in callbacks]
+        after_batch = [c.on_batch_end for c in listeners if c.hears_batches]
         with (
             self._turn,
-            progress(verbose, epochs, batch_count(samples, batch_size)) as shown,
+            progress(verbose, epochs, len(loader)) as shown,
             self.model.mode(training=True),
         ):
             history = self.history = History()
+            self.stop_training = False
+            for listener in listeners:
+                listener.on_train_begin(self)
             for epoch in range(1, epochs + 1):
                 started = time.perf_counter()
                 shown.start(epoch)
-                means = _Means(self.metrics)
-                rng = generator.host if shuffle else None
-                indices = batch_indices(samples, batch_size, rng)
-                batches = self._batches(x, y, indices, batch_size)
+                for listener in listeners:
+                    listener.on_epoch_begin(self, epoch)
+                means = Means(self.metrics)
+                batches = loader.one_pass(like=self._like)
                 for inputs, labels in batches:
                     means.add(*self._learn(inputs, labels, batches.prepare), labels)
                     shown.advance(means.values)
+                    for listen in after_batch:
+                        listen(self)
                 measures = means.values()
-                if validation_data is not None:
-                    for name, value in self.evaluate(*validation_data).items():
+                if validation is not None:
+                    for name, value in self.evaluate(validation).items():
                         measures[f"val_{name}"] = value
                 seconds = time.perf_counter() - started
                 history.append(measures, seconds)
                 shown.finish(epoch, measures, seconds)
+                for listener in listeners:
+                    listener.on_epoch_end(self, epoch, measures)
+                if self.stop_training:
+                    break
+            for listener in listeners:
+                listener.on_train_end(self)
         return history
 
     def train_step(self, x: Tensor, y: Tensor) -> dict[str, Tensor]:
@@ -180,11 +212,12 @@ class Trainer:
         self.optimizer.step()
         return loss, outputs
 
-    def evaluate(self, x: Any, y: Any, batch_size: int = 256) -> dict[str, float]:
+    def evaluate(self, x: Any, y: Any = None, batch_size: int = 256) -> dict[str, float]:
         """The mean loss and metrics over a data set, in evaluation mode.
 
         Args:
-            x: inputs, (N, ...).
+            x: inputs, (N, ...); or a DataLoader of inputs and labels, which then has the say on
+                batches.
             y: labels, (N, ...).
             batch_size: samples at a time; the result does not depend on it but for rounding.
 
@@ -194,13 +227,14 @@ class Trainer:
         Raises:
             ValueError, TypeError: as `fit`.
         """
-        samples = _check(x, y, "evaluate")
-        means = _Means(self.metrics)
-        batches = list(batch_indices(samples, batch_size))
+        loader = x if isinstance(x, DataLoader) else DataLoader(x, y, batch_size)
+        _check_labels(loader, "evaluate")
+        means = Means(self.metrics)
         with self._turn, no_grad(), self.model.mode(training=False):
-            outputs = outputs_of(self.model, batches, self._cutting(x, convert=True))
-            all_labels = map(self._cutting(y, convert=False), batches)
-            for labels, out in zip(all_labels, outputs, strict=True):
+            batches = loader.one_pass(like=self._like)
+            outputs = outputs_of(self.model, range(len(batches)), batches.inputs)
+            for number, out in enumerate(outputs):
+                labels = batches.labels(number)
                 means.add(self.loss(out, labels), out, labels)
         return means.values()
 
@@ -208,7 +242,8 @@ class Trainer:
         """The model's outputs for every sample, in evaluation mode.
 
         Args:
-            x: inputs, (N, ...).
+            x: inputs, (N, ...); or a DataLoader, which then has the say on batches, and whose
+                labels are not looked at.
             batch_size: samples at a time; each thread may work on a batch of its own.
 
         Returns:
@@ -217,123 +252,35 @@ class Trainer:
         Raises:
             ValueError, TypeError: if there is no data, or it does not suit the model.
         """
-        samples = _length(x, "predict")
-        batches = list(batch_indices(samples, batch_size))
+        loader = x if isinstance(x, DataLoader) else DataLoader(x, batch_size=batch_size)
         with self._turn, self.model.mode(training=False):
-            outputs = outputs_of(self.model, batches, self._cutting(x, convert=True))
+            batches = loader.one_pass(like=self._like)
+            outputs = outputs_of(self.model, range(len(batches)), batches.inputs)
             return np.concatenate([out.numpy() for out in outputs])
 
-    def _cutting(self, data: Any, convert: bool) -> Cut:
-        """What cuts batches out of a data set, on the device of the model.
-
-        Args:
-            data: an array or a tensor.
-            convert: whether to bring it to the dtype of the model too.
-        """
-        like = self.optimizer.params[0].data
-        here = backend.of(like)
-        array = data.data if isinstance(data, Tensor) else data
-
-        def cut(index: slice | Array) -> Tensor:
-            some = here.asarray(array[index] if isinstance(index, slice) else array.take(index, 0))
-            return Tensor(some.astype(like.dtype, copy=False) if convert else some)
-
-        return cut
-
-    def _batches(
-        self, x: Any, y: Any, indices: Iterator[slice | Array], batch_size: int
-    ) -> _Batches:
-        """Inputs and labels of each batch, the next one cut out ahead if that is worth it."""
-        on_cpu = self.optimizer.params[0].device == "cpu"
-        large = x.size * x.dtype.itemsize // len(x) * batch_size >= _Batches.LARGE
-        inputs, labels = self._cutting(x, convert=True), self._cutting(y, convert=False)
-        return _Batches(lambda index: (inputs(index), labels(index)), indices, on_cpu and large)
+    @property
+    def _like(self) -> Array:
+        """An array of the model's dtype and on its device."""
+        return self.optimizer.params[0].data
 
 
-class _Batches:
-    """Each batch in turn, with the next one cut out ahead where that is asked for.
-
-    What a helper has cut out lies in its core's cache: with small batches that costs more than it
-    gains.
-    """
-
-    LARGE = 1 << 17  # bytes of the inputs
-
-    def __init__(
-        self,
-        cut: Callable[[slice | Array], tuple[Tensor, Tensor]],
-        indices: Iterator[slice | Array],
-        ahead: bool,
-    ) -> None:
-        self._cut, self._indices, self._ahead = cut, indices, ahead
-        self._next: Ahead[tuple[Tensor, Tensor]] | None = None
-
-    def prepare(self) -> None:
-        """Let an idle helper cut out the next batch.
-
-        Halfway through a step is a good time: the last layers, the loss and their gradients are
-        small, and leave helpers idle.
-        """
-        if self._ahead:
-            index = next(self._indices, None)
-            self._next = None if index is None else Ahead(partial(self._cut, index))
-
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        if not self._ahead:
-            yield from map(self._cut, self._indices)
-        self.prepare()
-        while self._next:
-            yield self._next.result()
+def _validation(data: tuple[Any, Any] | DataLoader) -> DataLoader:
+    """Validation data as a loader. Raises ValueError or TypeError if they are none."""
+    if isinstance(data, DataLoader):
+        _check_labels(data, "validation_data")
+        return data
+    if not isinstance(data, (tuple, list)) or len(data) != 2:
+        raise ValueError("validation_data must be a pair, (inputs, labels), or a DataLoader")
+    try:
+        return DataLoader(*data, batch_size=256)
+    except (ValueError, TypeError) as error:
+        raise type(error)(f"validation_data: {error}") from error
 
 
-class _Means:
-    """Means over samples of the loss and the metrics.
-
-    A metric takes as long for many batches as for one, and on a GPU nobody should wait for numbers
-    in every step. So outputs are collected, and measured some batches at a time.
-    """
-
-    MOST_BATCHES = 64
-    MOST_BYTES = 1 << 20
-
-    def __init__(self, metrics: Mapping[str, Measure]) -> None:
-        self.metrics = metrics
-        self.samples = 0
-        self.sums: dict[str, float] = {}
-        self.waiting: list[tuple[Array, Array, Array]] = []
-        self.bytes = 0
-
-    def add(self, loss: Tensor, outputs: Tensor, labels: Tensor) -> None:
-        """Add one batch: its mean loss, outputs (N, ...) and labels (N, ...)."""
-        self.waiting.append((loss.data, outputs.data, labels.data))
-        self.bytes += outputs.data.nbytes
-        if len(self.waiting) >= self.MOST_BATCHES or self.bytes >= self.MOST_BYTES:
-            self._measure()
-
-    def values(self) -> dict[str, float]:
-        """The means so far."""
-        self._measure()
-        return {name: total / self.samples for name, total in self.sums.items()}
-
-    def _measure(self) -> None:
-        """Add what is waiting to the sums."""
-        if not self.waiting:
-            return
-        losses, outputs, labels = zip(*self.waiting, strict=True)
-        xp = backend.of(outputs[0]).xp
-        sizes = np.array([len(part) for part in labels])
-        # Sums are float64: thousands of batches add up, and float32 would show it.
-        mean = backend.on_host(xp.stack(losses)).astype(np.float64)
-        self._add("loss", float(mean @ sizes))
-        if self.metrics:
-            joined = Tensor(xp.concatenate(outputs)), Tensor(xp.concatenate(labels))
-            for name, metric in self.metrics.items():
-                self._add(name, float(metric(*joined)) * int(sizes.sum()))
-        self.samples += int(sizes.sum())
-        self.waiting, self.bytes = [], 0
-
-    def _add(self, name: str, amount: float) -> None:
-        self.sums[name] = self.sums.get(name, 0.0) + amount
+def _check_labels(loader: DataLoader, name: str) -> None:
+    """Raise ValueError if there are none."""
+    if loader.y is None:
+        raise ValueError(f"{name} expects inputs and labels, got inputs alone")
 
 
 def _ends_in_softmax(model: Module) -> bool:
@@ -342,28 +289,3 @@ def _ends_in_softmax(model: Module) -> bool:
         model = model.layers[-1]
     last = getattr(model, "activation", model)
     return isinstance(last, Softmax) or last is probability.softmax
-
-
-def _length(x: Any, name: str) -> int:
-    """The number of samples. Raises ValueError if there is none, TypeError if x is no array."""
-    if not isinstance(x, Tensor):
-        try:
-            backend.of(x)
-        except TypeError:
-            raise TypeError(
-                f"{name} expects arrays or tensors, got {type(x).__name__}; "
-                "convert it with numpy.asarray"
-            ) from None
-    if x.ndim < 1 or not len(x):
-        raise ValueError(f"{name} expects at least one sample, got data of shape {x.shape}")
-    return len(x)
-
-
-def _check(x: Any, y: Any, name: str) -> int:
-    """The number of samples. Raises ValueError or TypeError if x and y are no data set."""
-    samples = _length(x, name)
-    if _length(y, name) != samples:
-        raise ValueError(
-            f"{name} expects as many labels as inputs, got {samples} inputs and {len(y)} labels"
-        )
-    return samples

@@ -1,0 +1,178 @@
+"""A data set in batches: in order or shuffled, transformed, and the next one made ready meanwhile.
+
+All that is random about a pass over the data is drawn when it begins, so that it does not matter
+which thread makes a batch, or when: one seed gives one sequence of batches.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any, TypeAlias
+
+from minidl import backend
+from minidl.backend import Array, Generator, default_generator
+from minidl.kernels.threads import Ahead
+from minidl.tensor import Tensor
+
+# What makes other images of a batch of images, drawing from a generator.
+Transformation: TypeAlias = Callable[[Array, Generator], Array]
+
+# Bytes of a batch's inputs from which on it is made ready ahead: what a helper has written lies in
+# its core's cache, and with small batches that costs more than it gains.
+LARGE = 1 << 17
+
+
+class DataLoader:
+    """Goes through a data set batch by batch: `for x, y in loader`.
+
+    Args:
+        x: inputs, an array or a tensor (N, ...).
+        y: labels (N, ...); None for inputs alone, which batches then consist of.
+        batch_size: samples a batch.
+        shuffle: whether each pass takes the samples in another order.
+        drop_last: whether a last batch of fewer samples is left out.
+        transform: what is done to the inputs of each batch, such as `HorizontalFlip()`: called with
+            an array and a generator of the batch's own.
+        generator: where orders and transforms come from; the one that `seed` seeds by default.
+
+    Batches are tensors where the data are. The next one is made ready in the background while the
+    loop works on the last.
+
+    Raises:
+        ValueError: if there is no sample or no batch, or x and y differ in number.
+        TypeError: if x or y is no array.
+    """
+
+    def __init__(
+        self,
+        x: Array | Tensor,
+        y: Array | Tensor | None = None,
+        batch_size: int = 32,
+        *,
+        shuffle: bool = False,
+        drop_last: bool = False,
+        transform: Transformation | None = None,
+        generator: Generator = default_generator,
+    ) -> None:
+        self.x = _array(x, "inputs")
+        self.y = None if y is None else _array(y, "labels")
+        if self.y is not None and len(self.y) != len(self.x):
+            raise ValueError(
+                "expected as many labels as inputs, "
+                f"got {len(self.x)} inputs and {len(self.y)} labels"
+            )
+        if batch_size < 1:
+            raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+        if drop_last and batch_size > len(self.x):
+            raise ValueError(
+                f"drop_last leaves no batch of {batch_size} among {len(self.x)} samples"
+            )
+        self.batch_size = batch_size
+        self.shuffle = shuffle
+        self.drop_last = drop_last
+        self.transform = transform
+        self.generator = generator
+
+    def __len__(self) -> int:
+        """The number of batches."""
+        samples = len(self.x)
+        return samples // self.batch_size if self.drop_last else -(-samples // self.batch_size)
+
+    def __iter__(self) -> Iterator[Any]:
+        """The batches of one pass: pairs of tensors, or tensors where there are no labels."""
+        one_pass = self.one_pass()
+        for batch in one_pass:
+            one_pass.prepare()
+            yield batch if len(batch) > 1 else batch[0]
+
+    def one_pass(self, like: Array | None = None) -> Pass:
+        """The next pass over the data, with all that is random about it drawn.
+
+        Args:
+            like: an array of the device to bring batches to, and of the dtype to bring inputs to
+                once they are transformed.
+        """
+        return Pass(self, like)
+
+
+class Pass:
+    """The batches of one pass over a data set, by number or in turn.
+
+    Any thread may ask for any batch at any time: a batch depends on its number alone.
+    """
+
+    def __init__(self, loader: DataLoader, like: Array | None) -> None:
+        self._loader = loader
+        self._like = like
+        rng = loader.generator.host
+        self._order = rng.permutation(len(loader.x)) if loader.shuffle else None
+        self._seed = int(rng.integers(1 << 62)) if loader.transform else 0
+        here = backend.of(loader.x if like is None else like)
+        size = loader.x.nbytes // len(loader.x) * loader.batch_size
+        self._may_prepare = here is backend.CPU and (size >= LARGE or bool(loader.transform))
+        self._following = 0
+        self._next: Ahead[tuple[Tensor, ...]] | None = None
+
+    def __len__(self) -> int:
+        """The number of batches."""
+        return len(self._loader)
+
+    def inputs(self, number: int) -> Tensor:
+        """The inputs of a batch."""
+        array = self._cut(self._loader.x, number)
+        if transform := self._loader.transform:
+            array = transform(array, Generator(self._seed + number))
+        if self._like is not None:
+            array = array.astype(self._like.dtype, copy=False)
+        return Tensor(array)
+
+    def labels(self, number: int) -> Tensor:
+        """The labels of a batch. Raises ValueError if there are none."""
+        if self._loader.y is None:
+            raise ValueError("expected labels, got a DataLoader of inputs alone")
+        return Tensor(self._cut(self._loader.y, number))
+
+    def _cut(self, array: Array, number: int) -> Array:
+        start = number * self._loader.batch_size
+        batch = slice(start, min(start + self._loader.batch_size, len(array)))
+        if self._order is None:
+            some = array[batch]
+        else:
+            some = array.take(backend.of(array).asarray(self._order[batch]), 0)
+        return some if self._like is None else backend.of(self._like).asarray(some)
+
+    def _batch(self, number: int) -> tuple[Tensor, ...]:
+        inputs = self.inputs(number)
+        return (inputs,) if self._loader.y is None else (inputs, self.labels(number))
+
+    def __iter__(self) -> Iterator[tuple[Tensor, ...]]:
+        """Each batch in turn: inputs, and labels if there are any."""
+        for number in range(len(self)):
+            ready, self._next = self._next, None
+            self._following = number + 1
+            yield ready.result() if ready else self._batch(number)
+
+    def prepare(self) -> None:
+        """Let an idle thread make the batch ready that follows, if that is worth it.
+
+        Halfway through a training step is a good time: the last layers, the loss and their
+        gradients are small, and leave threads idle.
+        """
+        if self._may_prepare and self._next is None and self._following < len(self):
+            self._next = Ahead(partial(self._batch, self._following))
+
+
+def _array(data: Any, name: str) -> Array:
+    """The array of some data. Raises ValueError if it holds no sample, TypeError if it is none."""
+    array = data.data if isinstance(data, Tensor) else data
+    try:
+        backend.of(array)
+    except TypeError:
+        raise TypeError(
+            f"expected {name} as an array or a tensor, got {type(data).__name__}; "
+            "convert it with numpy.asarray"
+        ) from None
+    if array.ndim < 1 or not len(array):
+        raise ValueError(f"expected at least one sample of {name}, got shape {array.shape}")
+    return array

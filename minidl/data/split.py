@@ -1,0 +1,77 @@
+"""Setting samples aside that nothing is learned from."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from minidl import backend
+from minidl.backend import Array, Generator, default_generator
+
+Samples = tuple[Array, Array]
+
+
+def train_validation_split(
+    x: Array,
+    y: Array,
+    fraction: float = 0.1,
+    *,
+    stratify: bool = True,
+    generator: Generator = default_generator,
+) -> tuple[Samples, Samples]:
+    """Divide a data set at random into one to train on and one to validate with.
+
+    Args:
+        x: inputs (N, ...).
+        y: labels: class numbers (N,) or (N, 1), or a row for each sample, (N, C), whose largest
+            element names the class.
+        fraction: the share of the samples to validate with, between 0 and 1.
+        stratify: whether each class is divided by that share too, to within one sample.
+        generator: where the choice comes from; the one that `seed` seeds by default.
+
+    Returns:
+        ((x_train, y_train), (x_validation, y_validation)), in the order of the data set, with
+        round(fraction * N) samples in the second.
+
+    Raises:
+        ValueError: if x and y differ in number, or one of the two parts would be empty.
+    """
+    count = len(x)
+    if len(y) != count:
+        raise ValueError(f"expected as many labels as inputs, got {count} inputs, {len(y)} labels")
+    wanted = round(fraction * count) if 0 < fraction < 1 else 0
+    if not 0 < wanted < count:
+        raise ValueError(
+            "fraction must leave samples on both sides, "
+            f"got {fraction} of {count} samples to validate with"
+        )
+    order = generator.host.permutation(count)
+    if stratify:
+        order = order[np.argsort(_position_in_class(_classes(y)[order]), kind="stable")]
+    chosen = np.zeros(count, dtype=bool)
+    chosen[order[:wanted]] = True
+    return (_take(x, ~chosen), _take(y, ~chosen)), (_take(x, chosen), _take(y, chosen))
+
+
+def _classes(y: Array) -> Array:
+    """The class of each label, as a NumPy array (N,)."""
+    labels = backend.on_host(y)
+    if labels.ndim == 2 and labels.shape[1] > 1:
+        return labels.argmax(axis=1)
+    return labels.reshape(len(labels), -1)[:, 0]
+
+
+def _position_in_class(classes: Array) -> Array:
+    """How far each sample stands in the line of its class: (k - 1/2) / n for the k-th of n.
+
+    The first so many samples in the order of these numbers hold the same share of each class.
+    """
+    positions = np.empty(len(classes))
+    for one in np.unique(classes):
+        (places,) = np.nonzero(classes == one)
+        positions[places] = (np.arange(len(places)) + 0.5) / len(places)
+    return positions
+
+
+def _take(array: Array, chosen: Array) -> Array:
+    """The samples that a boolean NumPy array names."""
+    return array[backend.of(array).asarray(chosen)]

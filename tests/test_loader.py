@@ -1,0 +1,296 @@
+"""Data sets in batches: their order, transforms, work done ahead; and validation splits."""
+
+import sys
+import threading
+
+import numpy as np
+import pytest
+import stand_in
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.testing import assert_array_equal
+
+import minidl
+from minidl import DataLoader, Generator, Tensor, train_validation_split
+from minidl.kernels.threads import Ahead
+
+
+def numbered(count):
+    """Samples that carry their number, and labels that do too."""
+    return np.arange(count, dtype=np.float32)[:, None], np.arange(count)
+
+
+def noise(images, generator):
+    """A transform that shows what its generator draws."""
+    return images + generator.host.random(images.shape)
+
+
+@given(
+    count=st.integers(1, 40),
+    batch_size=st.integers(1, 45),
+    shuffle=st.booleans(),
+    drop_last=st.booleans(),
+)
+def test_a_pass_holds_every_sample_once_with_its_label(count, batch_size, shuffle, drop_last):
+    if drop_last and batch_size > count:
+        with pytest.raises(ValueError, match=f"drop_last leaves no batch of {batch_size} among"):
+            DataLoader(*numbered(count), batch_size, drop_last=True)
+        return
+    loader = DataLoader(*numbered(count), batch_size, shuffle=shuffle, drop_last=drop_last)
+    batches = list(loader)
+    assert len(loader) == len(batches)
+    assert {len(x) for x, _ in batches[:-1]} <= {batch_size}
+    for x, y in batches:
+        assert isinstance(x, Tensor)
+        assert_array_equal(x.data[:, 0], y.data)
+    seen = [int(n) for _, y in batches for n in y.data]
+    whole = count - count % batch_size if drop_last else count
+    assert len(seen) == len(set(seen)) == whole
+    if not shuffle:
+        assert seen == list(range(whole))
+
+
+def order(loader):
+    return [int(n) for _, y in loader for n in y.data]
+
+
+def test_each_pass_has_an_order_of_its_own_that_the_seed_decides():
+    def orders(seed):
+        loader = DataLoader(*numbered(50), 8, shuffle=True, generator=Generator(seed))
+        return order(loader), order(loader)
+
+    first, second = orders(0)
+    assert first != second
+    assert orders(0) == (first, second)
+    assert orders(1)[0] != first
+    minidl.seed(3)
+    by_default = order(DataLoader(*numbered(50), shuffle=True))
+    minidl.seed(3)
+    assert order(DataLoader(*numbered(50), shuffle=True)) == by_default
+
+
+def test_inputs_alone_come_as_tensors():
+    parts = list(DataLoader(np.arange(5), batch_size=2))
+    assert [part.data.tolist() for part in parts] == [[0, 1], [2, 3], [4]]
+
+
+def test_columns_of_labels_stay_columns():
+    x, y = numbered(5)
+    (_, labels), *_ = DataLoader(Tensor(x), y[:, None], batch_size=3)
+    assert labels.shape == (3, 1)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+@pytest.mark.parametrize("large", [0, sys.maxsize])
+def test_transforms_draw_the_same_whoever_makes_a_batch_and_when(monkeypatch, count, large):
+    monkeypatch.setattr(minidl.data.loader, "LARGE", large)
+    minidl.set_num_threads(count)
+    x, y = numbered(20)
+    loader = DataLoader(x, y, 4, transform=noise, generator=Generator(0))
+    in_turn = [batch.data for batch, _ in loader]
+    assert len({array.tobytes() for array in in_turn}) == 5  # each batch draws its own
+    again = [batch.data for batch, _ in loader]
+    assert not np.array_equal(in_turn[0], again[0])  # and so does each pass
+    same = DataLoader(x, y, 4, transform=noise, generator=Generator(0)).one_pass()
+    for number in (3, 0, 4, 1, 2):
+        assert_array_equal(same.inputs(number).data, in_turn[number])
+    assert (x[:, 0] == np.arange(20)).all()
+
+
+def test_the_next_batch_is_made_ready_by_another_thread():
+    minidl.set_num_threads(2)
+    makers = []
+
+    def watched(images, _):
+        makers.append(threading.current_thread())
+        return images
+
+    loader = DataLoader(*numbered(6), 2, transform=watched)
+    one_pass = loader.one_pass()
+    for _ in one_pass:
+        one_pass.prepare()
+        one_pass.prepare()  # which is done already
+    me = threading.current_thread()
+    assert makers[0] is me
+    assert len(makers) == 3
+    assert all(thread is not me for thread in makers[1:])
+
+
+def test_an_error_of_a_transform_reaches_the_loop():
+    def broken(*_):
+        raise ValueError("planted")
+
+    with pytest.raises(ValueError, match="planted"):
+        list(DataLoader(*numbered(4), 2, transform=broken))
+
+
+def test_batches_come_to_the_device_before_they_are_transformed(monkeypatch):
+    monkeypatch.setitem(sys.modules, "cupy", stand_in)
+    monkeypatch.setattr(minidl.backend, "_by_array_type", {np.ndarray: minidl.backend.CPU})
+    like = Tensor(np.zeros(1, np.float32)).to("gpu").data
+    seen = []
+
+    def watched(images, _):
+        seen.append((type(images), images.dtype))
+        return images
+
+    x, y = np.arange(12, dtype=np.uint8).reshape(6, 2), np.arange(6)
+    for source in (x, Tensor(x).to("gpu")):
+        loader = DataLoader(source, y, 4, shuffle=True, transform=watched, generator=Generator(0))
+        for inputs, labels in loader.one_pass(like):
+            assert inputs.device == labels.device == "gpu"
+            assert inputs.dtype == np.float32
+            assert_array_equal(inputs.numpy()[:, 0], 2 * labels.numpy())
+    assert seen == [(stand_in.ndarray, np.uint8)] * 4
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((np.zeros((0, 2)), np.zeros(0)), r"at least one sample of inputs, got shape \(0, 2\)"),
+        ((np.zeros(3), np.zeros(2)), "got 3 inputs and 2 labels"),
+        ((np.zeros(3), [0, 0, 0]), "labels as an array or a tensor, got list"),
+        (([1.0], np.zeros(1)), "inputs as an array or a tensor, got list"),
+        ((np.zeros(3), np.zeros(3), 0), "batch_size must be at least 1, got 0"),
+    ],
+)
+def test_what_is_no_data_set_is_refused(arguments, message):
+    with pytest.raises((ValueError, TypeError), match=message):
+        DataLoader(*arguments)
+
+
+# A training on batches of a loader
+
+
+def trained(*data, **options):
+    minidl.seed(0)
+    model = minidl.Sequential([minidl.Dense(3)], input_shape=(2,))
+    optimizer = minidl.SGD(model.parameters(), lr=0.1)
+    trainer = minidl.Trainer(model, minidl.cross_entropy, optimizer)
+    history = trainer.fit(*data, epochs=3, verbose=0, **options)
+    return trainer, model.layers[0].weight.data.tolist(), history.history
+
+
+def points():
+    return np.arange(70, dtype=np.float32).reshape(35, 2) / 8, np.arange(35) % 3
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+@pytest.mark.parametrize("transform", [None, noise])
+def test_batches_made_ready_ahead_train_as_those_made_in_turn(monkeypatch, count, transform):
+    results = []
+    for large, threads in ((sys.maxsize, 1), (0, count)):
+        monkeypatch.setattr(minidl.data.loader, "LARGE", large)
+        minidl.set_num_threads(threads)
+        results.append(trained(*points(), batch_size=8, transform=transform)[1:])
+    assert results[0] == results[1]
+
+
+def test_fit_with_a_loader_is_fit_with_its_arguments():
+    _, weights, history = trained(*points(), batch_size=8, transform=noise)
+    loader = DataLoader(*points(), 8, shuffle=True, transform=noise)
+    assert trained(loader)[1:] == (weights, history)
+    with pytest.raises(ValueError, match="takes no y, batch_size, shuffle, transform or"):
+        trained(loader, batch_size=8)
+
+
+def test_training_batches_alone_are_transformed_unless_asked():
+    x, y = points()
+
+    def nothing(images, _):
+        return 0 * images
+
+    trainer, _, history = trained(x, y, transform=nothing, validation_data=(x, y))
+    blind = DataLoader(x, y, transform=nothing)
+    assert np.ptp(history["loss"]) < 0.02  # nothing can be learned from zeros
+    assert trainer.evaluate(x, y)["loss"] == history["val_loss"][-1]
+    assert trainer.evaluate(blind)["loss"] != history["val_loss"][-1]
+    assert len(np.unique(trainer.predict(blind), axis=0)) == 1
+    assert len(np.unique(trainer.predict(x), axis=0)) == 35
+    _, _, history = trained(x, y, validation_data=blind)
+    assert history["val_loss"][-1] != history["loss"][-1]
+
+
+def test_evaluation_with_a_random_transform_does_not_depend_on_threads(monkeypatch):
+    monkeypatch.setattr(minidl.training.outputs, "WORTH_SHARING", -1.0)
+    x, y = points()
+    trainer, *_ = trained(x, y)
+    results = []
+    for count in (1, 2, 8):
+        minidl.set_num_threads(count)
+        loader = DataLoader(x, y, 2, transform=noise, generator=Generator(0))
+        results.append(trainer.evaluate(loader))
+    assert results[0] == results[1] == results[2]
+
+
+def test_inputs_alone_can_be_predicted_but_not_learned_from():
+    x, y = points()
+    trainer, *_ = trained(x, y)
+    loader = DataLoader(x)
+    assert_array_equal(trainer.predict(loader), trainer.predict(x))
+    with pytest.raises(ValueError, match="fit expects inputs and labels, got inputs alone"):
+        trainer.fit(loader)
+    with pytest.raises(ValueError, match="evaluate expects inputs and labels, got inputs alone"):
+        trainer.evaluate(x)
+    with pytest.raises(ValueError, match="validation_data expects inputs and labels"):
+        trainer.fit(x, y, validation_data=loader)
+
+
+def test_what_is_computed_ahead_arrives_or_raises_with_and_without_a_helper():
+    for count in (1, 2):
+        minidl.set_num_threads(count)
+        assert [Ahead(lambda i=i: i).result() for i in range(5)] == list(range(5))
+        failing = Ahead(lambda: 1 // 0)
+        with pytest.raises(ZeroDivisionError):
+            failing.result()
+
+
+# Samples set aside
+
+
+@given(
+    labels=st.lists(st.integers(0, 4), min_size=2, max_size=60),
+    fraction=st.floats(0.05, 0.95),
+    form=st.sampled_from(["numbers", "column", "one-hot"]),
+    stratify=st.booleans(),
+)
+def test_a_split_takes_each_sample_once_and_of_each_class_its_share(
+    labels, fraction, form, stratify
+):
+    classes = np.array(labels)
+    y = {"numbers": classes, "column": classes[:, None], "one-hot": np.eye(5)[classes]}[form]
+    x, numbers = numbered(len(classes))
+    wanted = round(fraction * len(classes))
+    generator = Generator(0)
+    if not 0 < wanted < len(classes):
+        with pytest.raises(ValueError, match="fraction must leave samples on both sides"):
+            train_validation_split(x, y, fraction, stratify=stratify, generator=generator)
+        return
+    (x_train, y_train), (x_validation, y_validation) = train_validation_split(
+        x, y, fraction, stratify=stratify, generator=generator
+    )
+    train, validation = x_train[:, 0].astype(int), x_validation[:, 0].astype(int)
+    assert sorted([*train, *validation]) == list(numbers)
+    assert len(validation) == wanted
+    assert_array_equal(y_train, y[train])
+    assert_array_equal(y_validation, y[validation])
+    assert (np.diff(train) > 0).all()
+    if stratify:
+        for one in np.unique(classes):
+            share = wanted / len(classes) * (classes == one).sum()
+            assert abs((classes[validation] == one).sum() - share) <= 1
+
+
+def test_the_seed_decides_what_is_set_aside():
+    x, y = numbered(100)
+    splits = [train_validation_split(x, y, generator=Generator(seed))[1][1] for seed in (0, 0, 1)]
+    assert_array_equal(splits[0], splits[1])
+    assert not np.array_equal(splits[0], splits[2])
+
+
+@pytest.mark.parametrize("fraction", [0, 1, -0.5, 1.5, float("nan")])
+def test_a_split_that_leaves_nothing_is_refused(fraction):
+    with pytest.raises(ValueError, match="fraction must leave samples on both sides"):
+        train_validation_split(*numbered(10), fraction)
+    with pytest.raises(ValueError, match="got 10 inputs, 9 labels"):
+        train_validation_split(numbered(10)[0], numbered(9)[1])
