@@ -6,6 +6,7 @@ Every public name is here; `README.md` shows how they go together.
 from minidl.backend import DeviceError, Generator, find_device, seed
 from minidl.data import FASHION_MNIST_CLASSES, fashion_mnist, load_idx, save_idx
 from minidl.gradcheck import GradientError, gradcheck
+from minidl.interop import weights_from_pytorch, weights_to_pytorch
 from minidl.kernels.threads import get_num_threads, set_num_threads
 from minidl.layers import (
     AvgPool,
@@ -157,5 +158,7 @@ __all__ = [
     "tanh",
     "transpose",
     "var",
+    "weights_from_pytorch",
+    "weights_to_pytorch",
     "where",
 ]
