@@ -26,10 +26,15 @@ class Sequential(Module):
         input_shape: shape of one sample, without the batch. If given, all parameters are made at
             once; if not, the first batch decides.
 
+    Attributes:
+        input_shape: shape of the last input with None for the batch; None before the first.
+
     Raises:
         ValueError: if there is no layer, two have one name, or the shape does not fit a layer.
         TypeError: if something is not a module.
     """
+
+    input_shape: tuple[int | None, ...] | None = None
 
     def __init__(
         self, layers: Iterable[Module], input_shape: tuple[int, ...] | None = None
@@ -78,7 +83,7 @@ class Sequential(Module):
 
     def forward(self, x: TensorLike) -> Tensor:
         """The output of the last layer for a batch, a tensor or an array."""
-        out = tensor(x)
+        out = x = tensor(x)
         position = 0
         with one_blas_thread():  # here once, instead of in each layer
             while position < len(self.layers):
@@ -90,6 +95,7 @@ class Sequential(Module):
                     position += 1
                 else:
                     out = layer(out)
+        self.input_shape = (None, *x.shape[1:])
         return out
 
 

@@ -1,0 +1,5 @@
+"""Other formats and libraries, each imported when it is used."""
+
+from minidl.interop.pytorch import weights_from_pytorch, weights_to_pytorch
+
+__all__ = ["weights_from_pytorch", "weights_to_pytorch"]
