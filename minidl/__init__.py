@@ -37,6 +37,7 @@ from minidl.layers import (
     new_parameter,
 )
 from minidl.losses import binary_cross_entropy, cross_entropy, mse
+from minidl.machine import describe_machine
 from minidl.ops.elementwise import (
     abs,
     clip,
@@ -142,6 +143,7 @@ __all__ = [
     "concatenate",
     "conv2d",
     "cross_entropy",
+    "describe_machine",
     "exp",
     "fashion_mnist",
     "find_device",

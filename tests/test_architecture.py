@@ -15,7 +15,7 @@ FLOORS = [
     {"kernels"},
     {"tensor"},
     {"ops"},
-    {"losses", "optim", "init", "gradcheck"},
+    {"losses", "optim", "init", "gradcheck", "machine"},
     {"layers"},
     {"data"},
     {"training"},
