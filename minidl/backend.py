@@ -52,6 +52,10 @@ class Backend:
         # Raw words cost a tenth of what random floats cost; dropout needs no more than 16 bits.
         return stream.bit_generator.random_raw(-(-count // 4)).view(np.uint16)[:count]
 
+    def uniform(self, stream: Any, shape: tuple[int, ...]) -> Array:
+        """Draw float64 numbers from 0 up to, but not including, 1."""
+        return stream.random(shape)
+
 
 class CupyBackend(Backend):
     """The GPU, through CuPy."""
@@ -209,6 +213,11 @@ class Generator:
         """Draw `count` 16-bit unsigned integers on a device."""
         with self._lock:
             return backend.random_bits(self.on(backend), count)
+
+    def uniform(self, backend: Backend, shape: tuple[int, ...]) -> Array:
+        """Draw float64 numbers from 0 up to, but not including, 1 on a device."""
+        with self._lock:
+            return backend.uniform(self.on(backend), shape)
 
     @contextmanager
     def replaying(self) -> Iterator[None]:

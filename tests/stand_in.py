@@ -161,6 +161,9 @@ class random:  # noqa: N801
         def integers(self, *arguments, **options):
             return ndarray(self.bits.stream.integers(*arguments, **options))
 
+        def random(self, *arguments, **options):
+            return ndarray(self.bits.stream.random(*arguments, **options))
+
 
 class add:  # noqa: N801
     @staticmethod

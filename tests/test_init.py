@@ -204,6 +204,19 @@ def test_random_bits_are_16_bits_each():
     assert np.abs(np.array(shares) - 0.5).max() < 5 * 0.0016
 
 
+def test_uniform_numbers_are_spread_evenly_from_zero_to_one():
+    generator = Generator(0)
+    values = generator.uniform(minidl.backend.CPU, (4, 25_000))
+    assert (values.dtype, values.shape) == (np.float64, (4, 25_000))
+    assert (values >= 0).all()
+    assert (values < 1).all()
+    # a tenth of the draws lies in each tenth, give or take sqrt(0.09 / 1e5) = 0.00095
+    shares = np.histogram(values, 10, (0, 1))[0] / values.size
+    assert np.abs(shares - 0.1).max() < 5 * 0.00095
+    assert_array_equal(Generator(0).uniform(minidl.backend.CPU, (4, 25_000)), values)
+    assert (generator.uniform(minidl.backend.CPU, (4, 25_000)) != values).all()
+
+
 @pytest.mark.parametrize("make", [Generator, minidl.seed])
 def test_negative_seeds_are_refused(make):
     with pytest.raises(ValueError, match="non-negative integer, got -1"):
