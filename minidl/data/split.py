@@ -44,11 +44,12 @@ def train_validation_split(
             "fraction must leave samples on both sides, "
             f"got {fraction} of {count} samples to validate with"
         )
-    order = generator.host.permutation(count)
-    if stratify:
-        order = order[np.argsort(_position_in_class(_classes(y)[order]), kind="stable")]
+    rng = generator.host
+    order = rng.permutation(count)
+    groups = _by_class(order, _classes(y)) if stratify else [order]
     chosen = np.zeros(count, dtype=bool)
-    chosen[order[:wanted]] = True
+    for group, share in zip(groups, _shares(groups, wanted, rng), strict=True):
+        chosen[group[:share]] = True
     return (_take(x, ~chosen), _take(y, ~chosen)), (_take(x, chosen), _take(y, chosen))
 
 
@@ -60,16 +61,21 @@ def _classes(y: Array) -> Array:
     return labels.reshape(len(labels), -1)[:, 0]
 
 
-def _position_in_class(classes: Array) -> Array:
-    """How far each sample stands in the line of its class: (k - 1/2) / n for the k-th of n.
+def _by_class(order: Array, classes: Array) -> list[Array]:
+    """Samples in some order, class by class."""
+    return [order[classes[order] == one] for one in np.unique(classes)]
 
-    The first so many samples in the order of these numbers hold the same share of each class.
+
+def _shares(groups: list[Array], wanted: int, rng: np.random.Generator) -> Array:
+    """How many samples to take of each group, in proportion to its size, so many in all.
+
+    What rounding down leaves goes to those that it took most from, by chance among equals.
     """
-    positions = np.empty(len(classes))
-    for one in np.unique(classes):
-        (places,) = np.nonzero(classes == one)
-        positions[places] = (np.arange(len(places)) + 0.5) / len(places)
-    return positions
+    sizes = np.array([len(group) for group in groups])
+    taken, left = np.divmod(sizes * wanted, sizes.sum())
+    most = np.argsort(rng.random(len(left)) - left)[: wanted - taken.sum()]
+    taken[most] += 1
+    return taken
 
 
 def _take(array: Array, chosen: Array) -> Array:
