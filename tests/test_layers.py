@@ -1206,6 +1206,22 @@ def test_float32_statistics_stay_float32():
     assert layer.eval()(zeros(1, 2)).dtype == np.float32
 
 
+@pytest.mark.parametrize(
+    "make",
+    [LeakyReLU, Dropout, lambda share: BatchNorm(share, share)],
+    ids=["leaky", "drop", "norm"],
+)
+def test_numbers_of_numpy_compute_what_pythons_do(make):
+    x = numbers((4, 2), 0).astype(np.float32)
+    for training in (True, False):
+        minidl.seed(0)
+        expected = make(0.3).train(training)(x).data
+        minidl.seed(0)
+        out = make(np.float64(0.3)).train(training)(x).data
+        assert out.dtype == np.float32
+        assert_array_equal(out, expected)
+
+
 # Arguments that look right
 
 
