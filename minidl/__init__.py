@@ -65,9 +65,11 @@ from minidl.training import (
     History,
     Trainer,
     accuracy,
+    load,
     load_weights,
     plot_history,
     plot_predictions,
+    save,
     save_weights,
 )
 
@@ -124,6 +126,7 @@ __all__ = [
     "get_num_threads",
     "gradcheck",
     "leaky_relu",
+    "load",
     "load_idx",
     "load_weights",
     "log",
@@ -145,6 +148,7 @@ __all__ = [
     "record",
     "relu",
     "reshape",
+    "save",
     "save_idx",
     "save_weights",
     "seed",

@@ -3,6 +3,7 @@
 from minidl.training.history import History
 from minidl.training.metrics import accuracy
 from minidl.training.plots import plot_history, plot_predictions
+from minidl.training.saving import load, save
 from minidl.training.trainer import Trainer
 from minidl.training.weights import load_weights, save_weights
 
@@ -10,8 +11,10 @@ __all__ = [
     "History",
     "Trainer",
     "accuracy",
+    "load",
     "load_weights",
     "plot_history",
     "plot_predictions",
+    "save",
     "save_weights",
 ]
