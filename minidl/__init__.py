@@ -63,8 +63,10 @@ from minidl.optim import (
 from minidl.tensor import Tensor, no_grad, record
 from minidl.training import (
     History,
+    Prediction,
     Trainer,
     accuracy,
+    classify,
     load,
     load_weights,
     plot_history,
@@ -100,6 +102,7 @@ __all__ = [
     "OneCycle",
     "Optimizer",
     "Parameter",
+    "Prediction",
     "ReLU",
     "Schedule",
     "Sequential",
@@ -114,6 +117,7 @@ __all__ = [
     "accuracy",
     "avg_pool",
     "binary_cross_entropy",
+    "classify",
     "clip",
     "clip_grad_norm",
     "concatenate",

@@ -1,5 +1,6 @@
 """The training loop and what surrounds it."""
 
+from minidl.training.classify import Prediction, classify
 from minidl.training.history import History
 from minidl.training.metrics import accuracy
 from minidl.training.plots import plot_history, plot_predictions
@@ -9,8 +10,10 @@ from minidl.training.weights import load_weights, save_weights
 
 __all__ = [
     "History",
+    "Prediction",
     "Trainer",
     "accuracy",
+    "classify",
     "load",
     "load_weights",
     "plot_history",

@@ -18,14 +18,13 @@ from minidl import backend
 from minidl.backend import Array, Generator, default_generator
 from minidl.data.batches import batch_count, batch_indices
 from minidl.kernels.threads import Ahead
-from minidl.layers import Module, Sequential, Softmax
+from minidl.layers import Module
 from minidl.losses import cross_entropy
-from minidl.ops import probability
 from minidl.optim import Optimizer, clip_grad_norm
 from minidl.tensor import Tensor, no_grad
 from minidl.training.history import History
 from minidl.training.metrics import accuracy
-from minidl.training.outputs import outputs_of
+from minidl.training.outputs import ends_in_softmax, outputs_of
 from minidl.training.progress import progress
 
 Measure: TypeAlias = Callable[[Tensor, Tensor], Tensor]
@@ -70,7 +69,7 @@ class Trainer:
         if metrics is None:
             metrics = {"accuracy": accuracy} if of_classes else {}
         chosen = "from_logits" in getattr(loss, "keywords", {})
-        if of_classes and not chosen and _ends_in_softmax(model):
+        if of_classes and not chosen and ends_in_softmax(model):
             loss = partial(loss, from_logits=False)  # type: ignore[call-arg]
         self.loss = loss
         self.metrics = dict(metrics)
@@ -334,14 +333,6 @@ class _Means:
 
     def _add(self, name: str, amount: float) -> None:
         self.sums[name] = self.sums.get(name, 0.0) + amount
-
-
-def _ends_in_softmax(model: Module) -> bool:
-    """Whether a model's outputs are probabilities already."""
-    while isinstance(model, Sequential):
-        model = model.layers[-1]
-    last = getattr(model, "activation", model)
-    return isinstance(last, Softmax) or last is probability.softmax
 
 
 def _length(x: Any, name: str) -> int:
