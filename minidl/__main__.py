@@ -64,7 +64,7 @@ def _parser() -> argparse.ArgumentParser:
         nargs="?",
         default=".",
         metavar="FOLDER",
-        help="with those in it; here if left out",
+        help="where to look for models, also in folders in it; the current one if left out",
     )
     known.set_defaults(run=_list)
     return parser

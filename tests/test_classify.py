@@ -62,6 +62,26 @@ def test_a_batch_has_a_list_of_what_each_image_has(count, batch_size):
         assert_allclose(prediction.probabilities, alone.probabilities, rtol=1e-6)
 
 
+class Counting(minidl.Layer):
+    """Passes everything, and notes how many samples it was given at a time."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen = []
+
+    def forward(self, x):
+        self.seen.append(len(x))
+        return x
+
+
+def test_no_more_images_are_taken_at_a_time_than_asked_for():
+    counting = Counting()
+    model = Sequential([counting, Flatten()])
+    model(np.zeros((1, 2, 2)))
+    classify(model, np.zeros((7, 2, 2)), batch_size=3)
+    assert counting.seen == [1, 3, 3, 1]
+
+
 def sure_of(probability):
     """A model that gives this probability to the second of two classes."""
     model = Sequential([Dense(2, "softmax", kernel_initializer="zeros")], input_shape=(1,))

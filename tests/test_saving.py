@@ -90,6 +90,7 @@ LAYER_CASES = [
     (lambda: Sequential([Flatten(), Dense(3), Sequential([Tanh()])]), IMAGE),
     (lambda: Sigmoid(name="s"), (5,)),
     (lambda: Softmax(axis=1, name="soft"), (3, 4)),
+    (lambda: Softmax(np.int64(1)), (3, 4)),
     (lambda: Tanh(name="\N{GREEK SMALL LETTER TAU}"), (3, 4)),
 ]
 
@@ -255,6 +256,9 @@ def test_the_first_batch_is_remembered_as_well_as_a_given_shape(tmp_path):
     assert model.input_shape == (4, 2)
     assert saved(model, tmp_path / "model").input_shape == (4, 2)
     assert Sequential([Dense(2)], input_shape=[5]).input_shape == (5,)
+    of_any_size = Sequential([GlobalAvgPool(), Dense(2)], input_shape=(4, 4, 1))
+    of_any_size.build((8, 6, 1))
+    assert of_any_size.input_shape == (8, 6, 1)
 
 
 def test_weights_are_read_by_name_too(tmp_path):
@@ -486,6 +490,14 @@ UNFIT = [
     (two_dtypes, r"parameters of float32 and float64; convert it with \.astype"),
     (infinite, "not JSON compliant"),
     (layer_added_later, "Dense 'late' has no output shape yet"),
+    (
+        lambda: Sequential([Dense(2, activation=BatchNorm())], input_shape=(2,)),
+        "Dense 'dense': expected an activation without parameters, got BatchNorm; make it the next",
+    ),
+    (
+        lambda: Sequential([Dense(2, activation=Sequential([ReLU()]))], input_shape=(2,)),
+        "Dense 'dense': expected an activation without parameters, got Sequential",
+    ),
     (lambda: Sequential([Dense(2)]), "Sequential has no output shape yet; give Sequential an"),
     (lambda: trained()[1:], "Sequential has no output shape yet"),
 ]

@@ -265,7 +265,10 @@ def _argument(name: str, value: Any, annotation: Any) -> Any:
     if name == "activation" and isinstance(value, dict):
         activation = _module(value)
         if not isinstance(activation, Layer) or type(activation).build is not Layer.build:
-            raise ValueError(f"an activation has no parameters of its own, as {activation.label}")
+            raise ValueError(
+                f"expected an activation without parameters, got {activation.label}; make it the "
+                "next layer"
+            )
         return activation
     if annotation in TYPES and type(value) not in TYPES[annotation]:
         raise ValueError(f"{name} must be of type {annotation.__name__}, got {value!r}")

@@ -61,8 +61,8 @@ def save(
 def load(path: str | os.PathLike[str]) -> Sequential:
     """The model that `save` wrote to a file, on the CPU and in evaluation mode.
 
-    The file need not be trusted: no code is read from it, and no more memory is taken than for the
-    weights that it does hold.
+    The file need not be trusted: no code is read from it, and memory is taken only for weights that
+    it holds, after their shapes have been found to be those of the layers.
 
     Returns:
         The model, with `input_shape` and, if they were saved, `class_names`. Its outputs are those
