@@ -160,18 +160,6 @@ def test_the_first_batch_makes_the_weights_that_input_shape_makes():
         assert_array_equal(states[0][name], states[1][name])
 
 
-def test_a_model_knows_the_shape_of_its_last_input():
-    model = Sequential([Conv2D(2, 3), GlobalAvgPool()])
-    assert model.input_shape is None
-    for size in (8, 5):
-        model(zeros(4, size, 6, 1))
-        assert model.input_shape == (None, size, 6, 1)
-    with pytest.raises(ValueError, match="expects images"):
-        model(zeros(4, 3, 3, 2))
-    assert model.input_shape == (None, 5, 6, 1)
-    assert small_cnn(input_shape=(8, 8, 1)).input_shape == (None, 8, 8, 1)
-
-
 def test_building_leaves_modes_and_running_statistics_as_they_were():
     layers = [Dense(3), BatchNorm(), Dropout(0.5)]
     layers[2].training = False
@@ -1216,6 +1204,22 @@ def test_float32_statistics_stay_float32():
     out = layer(numbers((4, 2), 0).astype(np.float32))
     assert out.dtype == layer.running_mean.dtype == layer.running_variance.dtype == np.float32
     assert layer.eval()(zeros(1, 2)).dtype == np.float32
+
+
+@pytest.mark.parametrize(
+    "make",
+    [LeakyReLU, Dropout, lambda share: BatchNorm(share, share)],
+    ids=["leaky", "drop", "norm"],
+)
+def test_numbers_of_numpy_compute_what_pythons_do(make):
+    x = numbers((4, 2), 0).astype(np.float32)
+    for training in (True, False):
+        minidl.seed(0)
+        expected = make(0.3).train(training)(x).data
+        minidl.seed(0)
+        out = make(np.float64(0.3)).train(training)(x).data
+        assert out.dtype == np.float32
+        assert_array_equal(out, expected)
 
 
 # Arguments that look right

@@ -113,8 +113,7 @@ def layer_weights(model: Sequential) -> list[LayerWeights]:
     if not parameters:
         return []
     like = parameters[0].data
-    shape = (1, *(n for n in model.input_shape if n is not None))
-    x = Tensor(array_module(like).zeros(shape, dtype=like.dtype))
+    x = Tensor(array_module(like).zeros((1, *model.input_shape), dtype=like.dtype))
     order = None
     found = []
     with model.mode(training=False), no_grad():

@@ -52,7 +52,7 @@ class LeakyReLU(Layer):
 
     def __init__(self, slope: float = 0.01, *, name: str | None = None) -> None:
         super().__init__(name)
-        self.slope = slope
+        self.slope = float(slope)
 
     def forward(self, x: Tensor) -> Tensor:
         """The output, of the shape of x."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import operator
 import re
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Self
@@ -313,14 +314,60 @@ def new_parameter(
     Raises:
         ValueError: if the shape is empty, the initializer is unknown or returns another shape.
     """
+    return Parameter(_initial_values(how, shape, fan_in, fan_out, like, generator))
+
+
+def new_buffer(how: str, shape: tuple[int, ...], like: Tensor) -> Buffer:
+    """A buffer with initial values, on the device and in the dtype of a tensor.
+
+    Arguments and errors as for `new_parameter`.
+    """
+    return Buffer(_initial_values(how, shape, 1, 1, like, None))
+
+
+class _Making(threading.local):
+    """Whether what this thread makes gets values."""
+
+    values = True
+
+
+_making = _Making()
+
+
+@contextmanager
+def shapes_only() -> Iterator[None]:
+    """Parameters and buffers made until the block ends have a shape and a dtype, but no values.
+
+    For a model whose values come from elsewhere: nothing is drawn from a generator, and no memory
+    is needed, however large a shape is. It holds for the current thread.
+    """
+    before, _making.values = _making.values, False
+    try:
+        yield
+    finally:
+        _making.values = before
+
+
+def _initial_values(
+    how: str | Initializer,
+    shape: tuple[int, ...],
+    fan_in: int,
+    fan_out: int,
+    like: Tensor,
+    generator: Generator | None,
+) -> Array:
+    """What `new_parameter` makes a parameter of."""
     if 0 in shape:
         raise ValueError(f"an input of shape {like.shape} would need a parameter of shape {shape}")
     draw = initializer(how)
+    here = backend.of(like.data)
+    if not _making.values:
+        return here.xp.broadcast_to(here.xp.zeros((), dtype=like.dtype), shape)
     rng = (generator or backend.default_generator).host
     values = np.asarray(draw(shape, fan_in, fan_out, rng))
     if values.shape != shape:
         raise ValueError(f"the initializer returned shape {values.shape} instead of {shape}")
-    return Parameter(backend.of(like.data).asarray(values.astype(like.dtype)))
+    return here.asarray(values.astype(like.dtype))
 
 
 def positive(number: int, name: str) -> int:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from minidl.backend import array_module
 from minidl.kernels.normalization import update_running
-from minidl.layers.module import Buffer, Layer, Parameter, new_parameter
+from minidl.layers.module import Buffer, Layer, Parameter, new_buffer, new_parameter
 from minidl.ops import normalization
 from minidl.tensor import Tensor
 
@@ -41,19 +40,18 @@ class BatchNorm(Layer):
             raise ValueError(f"BatchNorm expects momentum from 0 to 1, got {momentum}")
         if not eps > 0:
             raise ValueError(f"BatchNorm expects eps > 0, got {eps}")
-        self.momentum = momentum
-        self.eps = eps
+        self.momentum = float(momentum)
+        self.eps = float(eps)
 
     def build(self, x: Tensor) -> None:
         """Make gamma, beta and the running statistics, all (C,)."""
         if x.ndim < 2:
             raise ValueError(f"expects input (N, ..., C), got {x.shape}")
         shape = (x.shape[-1],)
-        xp = array_module(x.data)
         self.gamma = new_parameter("ones", shape, 1, 1, like=x)
         self.beta = new_parameter("zeros", shape, 1, 1, like=x)
-        self.running_mean = Buffer(xp.zeros(shape, dtype=x.dtype))
-        self.running_variance = Buffer(xp.ones(shape, dtype=x.dtype))
+        self.running_mean = new_buffer("zeros", shape, like=x)
+        self.running_variance = new_buffer("ones", shape, like=x)
 
     def forward(self, x: Tensor) -> Tensor:
         """The output, of the shape of x."""

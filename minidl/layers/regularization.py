@@ -28,7 +28,7 @@ class Dropout(Layer):
         super().__init__(name)
         if not 0 <= rate < 1:
             raise ValueError(f"Dropout expects a rate from 0 to 1, 1 excluded; got {rate}")
-        self.rate = rate
+        self.rate = float(rate)
         self.generator = generator
 
     def forward(self, x: Tensor) -> Tensor:

@@ -27,14 +27,16 @@ class Sequential(Module):
             once; if not, the first batch decides.
 
     Attributes:
-        input_shape: shape of the last input with None for the batch; None before the first.
+        input_shape: shape of the samples that the parameters were made for; None before.
+        class_names: what each output stands for, where somebody has said it; `load` does.
 
     Raises:
         ValueError: if there is no layer, two have one name, or the shape does not fit a layer.
         TypeError: if something is not a module.
     """
 
-    input_shape: tuple[int | None, ...] | None = None
+    input_shape: tuple[int, ...] | None = None
+    class_names: tuple[str, ...] | None = None
 
     def __init__(
         self, layers: Iterable[Module], input_shape: tuple[int, ...] | None = None
@@ -62,6 +64,7 @@ class Sequential(Module):
         input_shape = tuple(positive(n, "each length of input_shape") for n in input_shape)
         with self.mode(training=False), no_grad():  # batch norm must not learn from zeros
             self(np.zeros((1, *input_shape), dtype=DEFAULT_FLOAT))
+        self.input_shape = input_shape
 
     def members(self) -> Iterator[tuple[str, Tensor | Module]]:
         """The layers by their names."""
@@ -83,7 +86,8 @@ class Sequential(Module):
 
     def forward(self, x: TensorLike) -> Tensor:
         """The output of the last layer for a batch, a tensor or an array."""
-        out = x = tensor(x)
+        out = tensor(x)
+        sample = out.shape[1:]
         position = 0
         with one_blas_thread():  # here once, instead of in each layer
             while position < len(self.layers):
@@ -95,7 +99,8 @@ class Sequential(Module):
                     position += 1
                 else:
                     out = layer(out)
-        self.input_shape = (None, *x.shape[1:])
+        if self.input_shape is None:
+            self.input_shape = sample
         return out
 
 

@@ -10,9 +10,11 @@ from minidl.training.callbacks import (
     ReduceLROnPlateau,
     WeightAverage,
 )
+from minidl.training.classify import Prediction, classify
 from minidl.training.history import History
 from minidl.training.metrics import accuracy
 from minidl.training.plots import plot_history, plot_predictions
+from minidl.training.saving import load, save
 from minidl.training.trainer import Trainer
 from minidl.training.weights import load_weights, save_weights
 
@@ -24,12 +26,16 @@ __all__ = [
     "LambdaCallback",
     "LearningRateScheduler",
     "ModelCheckpoint",
+    "Prediction",
     "ReduceLROnPlateau",
     "Trainer",
     "WeightAverage",
     "accuracy",
+    "classify",
+    "load",
     "load_weights",
     "plot_history",
     "plot_predictions",
+    "save",
     "save_weights",
 ]

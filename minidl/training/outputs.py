@@ -1,4 +1,4 @@
-"""The outputs of a model for a whole data set, with a batch in each thread."""
+"""The outputs of a model for a whole data set, with a batch in each thread; and what they are."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
 from minidl.kernels.threads import get_num_threads, share
-from minidl.layers import Layer, Module
+from minidl.layers import Layer, Module, Sequential, Softmax
 from minidl.layers.activation import ACTIVATIONS
+from minidl.ops import probability
 from minidl.tensor import Tensor, no_grad
 
 Batch = TypeVar("Batch")
@@ -47,6 +48,14 @@ def outputs_of(
         at_once = min(BATCHES_A_THREAD * threads, max(1, MOST_BYTES // max(1, size)))
     for start in range(1, len(batches), at_once):
         yield from _compute(model, batches[start : start + at_once], take)
+
+
+def ends_in_softmax(model: Module) -> bool:
+    """Whether a model's outputs are probabilities already."""
+    while isinstance(model, Sequential):
+        model = model.layers[-1]
+    last = getattr(model, "activation", model)
+    return isinstance(last, Softmax) or last is probability.softmax
 
 
 def _compute(

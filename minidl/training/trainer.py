@@ -16,16 +16,15 @@ import numpy as np
 
 from minidl.backend import Array, Generator, default_generator
 from minidl.data.loader import DataLoader, Transformation
-from minidl.layers import Module, Sequential, Softmax
+from minidl.layers import Module
 from minidl.losses import cross_entropy
-from minidl.ops import probability
 from minidl.optim import Optimizer, clip_grad_norm
 from minidl.tensor import Tensor, no_grad
 from minidl.training.callbacks import Callback, EpochFunction, as_callback
 from minidl.training.history import History
 from minidl.training.means import Means, Measure
 from minidl.training.metrics import accuracy
-from minidl.training.outputs import outputs_of
+from minidl.training.outputs import ends_in_softmax, outputs_of
 from minidl.training.progress import progress
 
 
@@ -68,7 +67,7 @@ class Trainer:
         if metrics is None:
             metrics = {"accuracy": accuracy} if of_classes else {}
         chosen = "from_logits" in getattr(loss, "keywords", {})
-        if of_classes and not chosen and _ends_in_softmax(model):
+        if of_classes and not chosen and ends_in_softmax(model):
             loss = partial(loss, from_logits=False)  # type: ignore[call-arg]
         self.loss = loss
         self.metrics = dict(metrics)
@@ -281,11 +280,3 @@ def _check_labels(loader: DataLoader, name: str) -> None:
     """Raise ValueError if there are none."""
     if loader.y is None:
         raise ValueError(f"{name} expects inputs and labels, got inputs alone")
-
-
-def _ends_in_softmax(model: Module) -> bool:
-    """Whether a model's outputs are probabilities already."""
-    while isinstance(model, Sequential):
-        model = model.layers[-1]
-    last = getattr(model, "activation", model)
-    return isinstance(last, Softmax) or last is probability.softmax
