@@ -65,10 +65,13 @@ from minidl.training import (
     History,
     Trainer,
     accuracy,
+    confusion_matrix,
     load_weights,
+    per_class_accuracy,
     plot_history,
     plot_predictions,
     save_weights,
+    top_k_accuracy,
 )
 
 __version__ = "0.1.0"
@@ -115,6 +118,7 @@ __all__ = [
     "clip",
     "clip_grad_norm",
     "concatenate",
+    "confusion_matrix",
     "conv2d",
     "cross_entropy",
     "exp",
@@ -140,6 +144,7 @@ __all__ = [
     "new_parameter",
     "no_grad",
     "pad",
+    "per_class_accuracy",
     "plot_history",
     "plot_predictions",
     "record",
@@ -155,6 +160,7 @@ __all__ = [
     "stack",
     "sum",
     "tanh",
+    "top_k_accuracy",
     "transpose",
     "var",
     "where",
