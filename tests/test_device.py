@@ -211,6 +211,39 @@ def test_metrics_on_the_device_are_those_on_the_cpu():
             np.testing.assert_array_equal(measured, metric(outputs, labels))
 
 
+def test_pictures_are_drawn_of_what_is_on_the_device():
+    images, labels = pictures()
+    names = ["a", "b", "c"]
+    moved = model().to("gpu")
+    there = Tensor(images[:2]).to("gpu"), Tensor(labels[:2]).to("gpu")
+    shares = minidl.softmax(moved(there[0])).detach()
+    figures = [
+        (
+            minidl.plot_images(there[0], there[1], names),
+            minidl.plot_predictions(there[0], shares, there[1], names),
+            minidl.plot_probabilities(there[0], shares, names, there[1]),
+            minidl.plot_filters(moved),
+            minidl.plot_feature_maps(moved, there[0][0]),
+        )
+    ]
+    shares, stayed = shares.numpy(), moved.to("cpu")
+    figures.append(
+        (
+            minidl.plot_images(images[:2], labels[:2], names),
+            minidl.plot_predictions(images[:2], shares, labels[:2], names),
+            minidl.plot_probabilities(images[:2], shares, names, labels[:2]),
+            minidl.plot_filters(stayed),
+            minidl.plot_feature_maps(stayed, images[0]),
+        )
+    )
+    for on_device, on_cpu in zip(*figures, strict=True):
+        assert [a.get_title() for a in on_device.axes] == [a.get_title() for a in on_cpu.axes]
+        drawn = [[a.images[0].get_array() for a in f.axes if a.images] for f in (on_device, on_cpu)]
+        assert len(drawn[0]) >= 2
+        for there, here in zip(*drawn, strict=True):
+            np.testing.assert_allclose(there, here, rtol=1e-5, atol=1e-6)
+
+
 def test_a_model_moves_with_its_state_and_its_optimizer_follows():
     x, y = pictures()
     moving, staying = model(), model()
