@@ -112,7 +112,7 @@ def _in_place(name):
 for _name in ["add", "sub", "mul", "truediv", "pow", "matmul"]:
     setattr(ndarray, f"__{_name}__", _binary(f"__{_name}__"))
     setattr(ndarray, f"__r{_name}__", _binary(f"__r{_name}__"))
-for _name in ["lt", "le", "gt", "ge", "eq", "ne", "and", "xor"]:
+for _name in ["lt", "le", "gt", "ge", "eq", "ne", "and", "or", "xor"]:
     setattr(ndarray, f"__{_name}__", _binary(f"__{_name}__"))
 for _name in ["iadd", "isub", "imul", "itruediv", "iand", "ior", "ixor"]:
     setattr(ndarray, f"__{_name}__", _in_place(f"__{_name}__"))

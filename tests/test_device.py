@@ -177,6 +177,8 @@ HOST = np.ones((2, 3), np.float32)
         lambda x: minidl.mse(x, HOST),
         lambda x: minidl.cross_entropy(x, np.array([0, 1])),
         lambda x: minidl.accuracy(x, np.array([0, 1])),
+        lambda x: minidl.top_k_accuracy(x, np.array([0, 1]), k=2),
+        lambda x: minidl.confusion_matrix(x, np.array([0, 1])),
         lambda x: (x * 2).backward(HOST),
         lambda x: minidl.conv2d(
             x.reshape(1, 2, 3, 1), Tensor(np.ones((1, 1, 1, 2), np.float32)).to("gpu"), HOST[0, :2]
@@ -193,6 +195,53 @@ def test_nothing_leaves_the_device_unasked():
     with pytest.raises(TypeError, match=r"only by \.numpy\(\)"):
         np.asarray(on_gpu(3))
     assert type(on_gpu(3).numpy()) is np.ndarray
+
+
+def test_metrics_on_the_device_are_those_on_the_cpu():
+    rng = np.random.default_rng(0)
+    outputs, labels = rng.integers(0, 4, (30, 5)).astype(np.float32), rng.integers(0, 4, 30)
+    for truth in (labels, labels[:, None].astype(np.uint8), np.eye(5)[labels]):
+        there = Tensor(outputs).to("gpu"), Tensor(truth).to("gpu")
+        share = minidl.top_k_accuracy(*there, k=2)
+        assert share.device == "gpu"
+        assert share.item() == minidl.top_k_accuracy(outputs, labels, k=2).item()
+        for metric in (minidl.confusion_matrix, minidl.per_class_accuracy):
+            measured = metric(*there)
+            assert type(measured) is np.ndarray
+            np.testing.assert_array_equal(measured, metric(outputs, labels))
+
+
+def test_pictures_are_drawn_of_what_is_on_the_device():
+    images, labels = pictures()
+    names = ["a", "b", "c"]
+    moved = model().to("gpu")
+    there = Tensor(images[:2]).to("gpu"), Tensor(labels[:2]).to("gpu")
+    shares = minidl.softmax(moved(there[0])).detach()
+    figures = [
+        (
+            minidl.plot_images(there[0], there[1], names),
+            minidl.plot_predictions(there[0], shares, there[1], names),
+            minidl.plot_probabilities(there[0], shares, names, there[1]),
+            minidl.plot_filters(moved),
+            minidl.plot_feature_maps(moved, there[0][0]),
+        )
+    ]
+    shares, stayed = shares.numpy(), moved.to("cpu")
+    figures.append(
+        (
+            minidl.plot_images(images[:2], labels[:2], names),
+            minidl.plot_predictions(images[:2], shares, labels[:2], names),
+            minidl.plot_probabilities(images[:2], shares, names, labels[:2]),
+            minidl.plot_filters(stayed),
+            minidl.plot_feature_maps(stayed, images[0]),
+        )
+    )
+    for on_device, on_cpu in zip(*figures, strict=True):
+        assert [a.get_title() for a in on_device.axes] == [a.get_title() for a in on_cpu.axes]
+        drawn = [[a.images[0].get_array() for a in f.axes if a.images] for f in (on_device, on_cpu)]
+        assert len(drawn[0]) >= 2
+        for there, here in zip(*drawn, strict=True):
+            np.testing.assert_allclose(there, here, rtol=1e-5, atol=1e-6)
 
 
 def test_a_model_moves_with_its_state_and_its_optimizer_follows():

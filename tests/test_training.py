@@ -1,9 +1,8 @@
-"""The trainer, its history, what it shows, and the files and pictures it leaves."""
+"""The trainer, its history, what it shows, and the files it leaves."""
 
 import functools
 import io
 import re
-import struct
 import sys
 from concurrent.futures import ThreadPoolExecutor
 
@@ -459,50 +458,6 @@ def test_saving_that_fails_keeps_the_older_file(tmp_path, monkeypatch):
         minidl.save_weights(small_model(), path)
     assert path.read_bytes() == before
     assert len(list(tmp_path.iterdir())) == 1
-
-
-def png_size(path):
-    header = path.read_bytes()[:24]
-    assert header[:8] == b"\x89PNG\r\n\x1a\n"
-    return struct.unpack(">II", header[16:])
-
-
-@pytest.mark.parametrize("epochs", [1, 4])
-def test_curves_are_drawn(tmp_path, epochs):
-    x, y = clusters()
-    history = small_trainer().fit(x, y, epochs, validation_data=(x, y), verbose=0)
-    minidl.plot_history(history, tmp_path / "history.png")
-    width, height = png_size(tmp_path / "history.png")
-    assert width > 2 * height  # two panels side by side
-    with pytest.raises(ValueError, match="at least one epoch"):
-        minidl.plot_history(minidl.History(), tmp_path / "empty.png")
-
-
-@pytest.mark.parametrize("shape", [(7, 4, 4), (7, 4, 4, 1), (7, 4, 4, 3)])
-def test_predictions_are_titled_and_coloured(tmp_path, shape):
-    probabilities = np.tile(np.array([0.87, 0.13], np.float32), (7, 1))
-    labels = np.array([0, 1, 0, 0, 0, 0, 0])
-    path = tmp_path / "predictions.svg"
-    images = np.random.default_rng(0).random(shape)
-    import matplotlib as mpl
-
-    with mpl.rc_context({"svg.fonttype": "none"}):
-        minidl.plot_predictions(images, probabilities, labels, ["cat", "dog"], path, columns=3)
-    picture = path.read_text()
-    right = [line for line in picture.splitlines() if "cat 87% (cat)" in line]
-    wrong = [line for line in picture.splitlines() if "cat 87% (dog)" in line]
-    assert len(right) == 6
-    assert len(wrong) == 1
-    assert all("#1f5fbf" in line for line in right)
-    assert "#c8102e" in wrong[0]
-
-
-def test_predictions_that_do_not_agree_are_refused(tmp_path):
-    images, scores = np.zeros((2, 4, 4)), np.zeros((2, 3))
-    with pytest.raises(ValueError, match="2 images, 2 predictions, 1 labels"):
-        minidl.plot_predictions(images, scores, np.zeros(1), "abc", tmp_path / "p.png")
-    with pytest.raises(ValueError, match="3 classes and 2 names"):
-        minidl.plot_predictions(images, scores, np.zeros(2), "ab", tmp_path / "p.png")
 
 
 def test_an_explicit_from_logits_is_left_as_it_is():

@@ -52,15 +52,19 @@ def var(x: TensorLike, axis: Axis = None, keepdims: bool = False, *, ddof: int =
 def max(x: TensorLike, axis: Axis = None, keepdims: bool = False) -> Tensor:
     """The largest element over the axes; equal ones share its gradient evenly."""
     x = tensor(x)
-    axes = _axes(x.ndim, axis)
-    return _extreme(x, x.data.max(axis=axes, keepdims=True), axes, keepdims)
+    data, axes = x.data, _axes(x.ndim, axis)
+    kept = data.max(axis=axes, keepdims=True)
+    value = kept if keepdims else array_module(data).squeeze(kept, axis=axes)
+    return record(value, (x, lambda g: _spread_over_equal(g, data, kept, axes)))
 
 
 def min(x: TensorLike, axis: Axis = None, keepdims: bool = False) -> Tensor:
     """The smallest element over the axes; equal ones share its gradient evenly."""
     x = tensor(x)
-    axes = _axes(x.ndim, axis)
-    return _extreme(x, x.data.min(axis=axes, keepdims=True), axes, keepdims)
+    data, axes = x.data, _axes(x.ndim, axis)
+    kept = data.min(axis=axes, keepdims=True)
+    value = kept if keepdims else array_module(data).squeeze(kept, axis=axes)
+    return record(value, (x, lambda g: _spread_over_equal(g, data, kept, axes)))
 
 
 def logsumexp(x: TensorLike, axis: Axis = None, keepdims: bool = False) -> Tensor:
@@ -78,16 +82,11 @@ def logsumexp(x: TensorLike, axis: Axis = None, keepdims: bool = False) -> Tenso
     return record(value, (x, rule))
 
 
-def _extreme(x: Tensor, kept: Array, axes: tuple[int, ...], keepdims: bool) -> Tensor:
-    """A reduction whose value is some of the elements; `kept` is that value with all axes."""
-    data = x.data
-
-    def rule(g: Array) -> Array:
-        chosen = data == kept
-        count = chosen.sum(axis=axes, keepdims=True, dtype=g.dtype)
-        return _spread(g, data.shape, axes) * chosen / count
-
-    return record(kept if keepdims else array_module(data).squeeze(kept, axis=axes), (x, rule))
+def _spread_over_equal(g: Array, data: Array, kept: Array, axes: tuple[int, ...]) -> Array:
+    """Share the gradient of a reduction among the elements that are equal to its value, `kept`."""
+    chosen = data == kept
+    count = chosen.sum(axis=axes, keepdims=True, dtype=g.dtype)
+    return _spread(g, data.shape, axes) * chosen / count
 
 
 def _axes(rank: int, axis: Axis) -> tuple[int, ...]:

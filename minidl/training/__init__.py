@@ -12,8 +12,18 @@ from minidl.training.callbacks import (
 )
 from minidl.training.classify import Prediction, classify
 from minidl.training.history import History
-from minidl.training.metrics import accuracy
-from minidl.training.plots import plot_history, plot_predictions
+from minidl.training.metrics import accuracy, confusion_matrix, per_class_accuracy, top_k_accuracy
+from minidl.training.plots import (
+    computation_graph,
+    plot_computation_graph,
+    plot_confusion_matrix,
+    plot_feature_maps,
+    plot_filters,
+    plot_history,
+    plot_images,
+    plot_predictions,
+    plot_probabilities,
+)
 from minidl.training.saving import load, save
 from minidl.training.trainer import Trainer
 from minidl.training.weights import load_weights, save_weights
@@ -32,10 +42,20 @@ __all__ = [
     "WeightAverage",
     "accuracy",
     "classify",
+    "computation_graph",
+    "confusion_matrix",
     "load",
     "load_weights",
+    "per_class_accuracy",
+    "plot_computation_graph",
+    "plot_confusion_matrix",
+    "plot_feature_maps",
+    "plot_filters",
     "plot_history",
+    "plot_images",
     "plot_predictions",
+    "plot_probabilities",
     "save",
     "save_weights",
+    "top_k_accuracy",
 ]
