@@ -342,7 +342,7 @@ def test_bars_show_the_probabilities_with_the_true_class_in_blue_and_a_wrong_one
     figure = plot_probabilities(np.zeros((4, 6, 5)), shares, NAMES, labels)
     expected = [[GREY, BLUE, GREY], [BLUE, GREY, RED], [BLUE, GREY, GREY], [GREY, BLUE, RED]]
     assert bars(figure) == list(zip(shares.tolist(), expected, strict=True))
-    headings = [part._suptitle for part in figure.subfigs if part._suptitle]
+    headings = [axes.get_figure()._suptitle for axes in figure.axes if axes.patches]
     assert [heading.get_text() for heading in headings] == [
         "Ankle boot 50% (Ankle boot)",
         "Trouser 75% (T-shirt/top)",
