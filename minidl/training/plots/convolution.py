@@ -131,11 +131,13 @@ def _layer(model: Module, layer: str | Module | None) -> Module:
 def _named_modules(model: Module) -> dict[str, Module]:
     """All modules inside a model by their dotted names."""
     named: dict[str, Module] = {}
+    seen = {id(model)}
     stack = [("", model)]
     while stack:
         prefix, module = stack.pop()
         for name, member in module.members():
-            if isinstance(member, Module) and member not in named.values():
+            if isinstance(member, Module) and id(member) not in seen:
+                seen.add(id(member))
                 named[prefix + name] = member
                 stack.append((f"{prefix}{name}.", member))
     return named

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 TEXT_SIZE = 8  # points
-DPI = 150
+DPI = 150  # pixels an inch, in the files that savefig writes too
 
 
 def new_figure(width: float, height: float) -> Figure:
@@ -20,8 +20,8 @@ def new_figure(width: float, height: float) -> Figure:
     from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-    places = ConstrainedLayoutEngine(h_pad=0.08)  # inches, so that titles keep off what is above
-    return Figure(figsize=(width, height), dpi=DPI, layout=places)
+    layout = ConstrainedLayoutEngine(h_pad=0.08)  # inches: titles keep off the row above them
+    return Figure(figsize=(width, height), dpi=DPI, layout=layout)
 
 
 def panel_grid(titles: Sequence[str], columns: int) -> tuple[Figure, list[Axes]]:

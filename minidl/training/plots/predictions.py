@@ -72,8 +72,8 @@ def plot_probabilities(
     labels, the predicted class has a black bar. Titles are those of `plot_predictions`.
 
     Args:
-        images: (N, H, W), (N, H, W, 1) or (N, H, W, 3), as for `plot_images`; or one of them by
-            itself, with its probabilities (C,) and its class number.
+        images: (N, H, W), (N, H, W, 1) or (N, H, W, 3), as for `plot_images`; or one image without
+            the first axis, with its probabilities (C,) and its class number.
         probabilities: (N, C).
         class_names: C names.
         labels: as for `plot_predictions`.
@@ -89,7 +89,6 @@ def plot_probabilities(
         labels = None if labels is None else tensor(labels).numpy()[None]
     drawn = pixels(images, name)
     predictions = _predictions(name, len(drawn), probabilities, labels, len(class_names))
-
     titles = [prediction.title(class_names) for prediction in predictions]
 
     columns = min(positive(columns, "columns"), len(drawn))
