@@ -4,7 +4,14 @@ Every public name is here; `README.md` shows how they go together.
 """
 
 from minidl.backend import DeviceError, Generator, find_device, seed
-from minidl.data import FASHION_MNIST_CLASSES, fashion_mnist, load_idx, save_idx
+from minidl.data import (
+    FASHION_MNIST_CLASSES,
+    fashion_mnist,
+    load_csv,
+    load_idx,
+    save_csv,
+    save_idx,
+)
 from minidl.gradcheck import GradientError, gradcheck
 from minidl.kernels.threads import get_num_threads, set_num_threads
 from minidl.layers import (
@@ -124,6 +131,7 @@ __all__ = [
     "get_num_threads",
     "gradcheck",
     "leaky_relu",
+    "load_csv",
     "load_idx",
     "load_weights",
     "log",
@@ -145,6 +153,7 @@ __all__ = [
     "record",
     "relu",
     "reshape",
+    "save_csv",
     "save_idx",
     "save_weights",
     "seed",
