@@ -259,6 +259,22 @@ def test_the_line_that_does_not_fit_is_named(path, monkeypatch, header, row, lin
     assert message.startswith(f"line {number}: {fault}")
 
 
+@pytest.mark.parametrize("block", [1, 2**20])
+def test_lines_that_end_in_two_bytes(path, monkeypatch, block):
+    monkeypatch.setattr(csv_tables, "_BLOCK", block)
+    for line, fault in (("", "got an empty line"), ("1,", "got ''"), ("1,x", "got 'x'")):
+        message = refusal(path, f"1,2\r\n3,4\r\n{line}\r\n", label=None, shape=(2,))
+        assert message.startswith("line 3: expected ")
+        assert fault in message
+
+
+@pytest.mark.parametrize("block", [1, 2**20])
+def test_an_empty_line_at_the_end(path, monkeypatch, block):
+    monkeypatch.setattr(csv_tables, "_BLOCK", block)
+    message = refusal(path, "1,2\n3,4\n\n", label=None, shape=(2,))
+    assert message == "line 3: expected 2 numbers, got an empty line; remove it"
+
+
 def test_the_first_line_that_does_not_fit_is_named(path):
     message = refusal(path, "1,2\n3,4\nx,4\n3\n", label=None, shape=(2,))
     assert message.startswith("line 3: ")
@@ -267,6 +283,8 @@ def test_the_first_line_that_does_not_fit_is_named(path):
 def test_a_label_column_of_pixels_is_refused(path):
     message = refusal(path, "0.5,1\n", label=0, shape=(1,))
     assert "check that column 0, counted from 0, holds the labels" in message
+    message = refusal(path, "1,0.5\n", label=-1, shape=(1,))
+    assert "check that column 1, counted from 0, holds the labels" in message
 
 
 @pytest.mark.parametrize("packed", [False, True])
