@@ -19,6 +19,8 @@ import numpy.typing as npt
 # Enough for lists of some ten thousand strings, and too few to fill the memory.
 _MOST_OPCODES = 100_000
 
+_MOST_AXES = 64  # that NumPy's arrays have
+
 # What may be named, each as module and name with a space between. NumPy, old and new, has its
 # arrays rebuilt by the first two.
 _ARRAY = ("numpy.core.multiarray _reconstruct", "numpy._core.multiarray _reconstruct")
@@ -92,10 +94,13 @@ def bytes_array(value: Any, source: str) -> npt.NDArray[np.uint8]:
         raise ValueError(f"{source}: expected a shape of whole numbers, got {_kind(shape)}")
     if not isinstance(text, str) or not isinstance(column_major, bool):
         raise ValueError(f"{source}: expected an array's bytes, got {_kind(text)}")
-    if min(shape, default=0) < 0 or len(text) != math.prod(shape[:32]):
+    if min(shape, default=0) < 0 or len(text) != math.prod(shape[:_MOST_AXES]):
         raise ValueError(f"{source}: expected as many bytes as its shape says, got {len(text)}")
-    flat = np.frombuffer(text.encode("latin-1"), np.uint8)
-    return flat.reshape(shape, order="F" if column_major else "C")
+    try:
+        flat = np.frombuffer(text.encode("latin-1"), np.uint8)
+        return flat.reshape(shape, order="F" if column_major else "C")
+    except ValueError as error:
+        raise ValueError(f"{source}: expected an array that NumPy can hold: {error}") from error
 
 
 class _Stack:
