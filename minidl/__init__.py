@@ -5,7 +5,9 @@ Every public name is here; `README.md` shows how they go together.
 
 from minidl.backend import DeviceError, Generator, find_device, seed
 from minidl.data import (
+    CIFAR10_CLASSES,
     FASHION_MNIST_CLASSES,
+    cifar10,
     fashion_mnist,
     load_csv,
     load_idx,
@@ -81,6 +83,7 @@ from minidl.training import (
 __version__ = "0.1.0"
 
 __all__ = [
+    "CIFAR10_CLASSES",
     "FASHION_MNIST_CLASSES",
     "SGD",
     "Adam",
@@ -119,6 +122,7 @@ __all__ = [
     "accuracy",
     "avg_pool",
     "binary_cross_entropy",
+    "cifar10",
     "clip",
     "clip_grad_norm",
     "concatenate",
