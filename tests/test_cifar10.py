@@ -495,7 +495,16 @@ def test_damage_anywhere_is_refused_or_gives_as_many_pictures(cache, tmp_path, a
     assert refused > len(headers) * 10  # a tar header has a checksum
 
 
-@pytest.mark.parametrize("content", [b"", b"<html>", gzip.compress(b""), gzip.compress(b"x" * 999)])
+NO_ARCHIVES = {
+    "empty": b"",
+    "not gzip": b"<html>",
+    "nothing packed": gzip.compress(b""),
+    "not tar": gzip.compress(b"x" * 999),
+    "damaged gzip": gzip.compress(b"")[:10] + b"\xff" * 99,
+}
+
+
+@pytest.mark.parametrize("content", NO_ARCHIVES.values(), ids=NO_ARCHIVES)
 def test_what_is_no_archive(cache, tmp_path, content):
     refusal(tmp_path, BINARY, content)
 
