@@ -509,6 +509,12 @@ def test_what_is_no_archive(cache, tmp_path, content):
     refusal(tmp_path, BINARY, content)
 
 
+@both
+def test_gzip_damaged_in_the_middle(cache, tmp_path, archive):
+    content = WHOLE[archive][:30_000] + b"\xff" * 200_000
+    assert "while decompressing data" in refusal(tmp_path, archive, content)
+
+
 # -- batches that are not what they should be --------------------------------------------------
 
 
