@@ -16,6 +16,7 @@ import re
 import struct
 import tarfile
 import tracemalloc
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -511,7 +512,9 @@ def test_what_is_no_archive(cache, tmp_path, content):
 
 @both
 def test_gzip_damaged_in_the_middle(cache, tmp_path, archive):
-    content = WHOLE[archive][:30_000] + b"\xff" * 200_000
+    stream = zlib.compressobj(wbits=31)
+    content = stream.compress(entry(member_of(archive, "test_batch"), bytes(500_000))[:400_000])
+    content += stream.flush(zlib.Z_SYNC_FLUSH) + b"\xff" * 99  # where a block begins
     assert "while decompressing data" in refusal(tmp_path, archive, content)
 
 
