@@ -11,6 +11,7 @@ from minidl.data import (
     fashion_mnist,
     load_csv,
     load_idx,
+    load_image,
     save_csv,
     save_idx,
 )
@@ -137,6 +138,7 @@ __all__ = [
     "leaky_relu",
     "load_csv",
     "load_idx",
+    "load_image",
     "load_weights",
     "log",
     "log_softmax",

@@ -90,7 +90,7 @@ def test_importing_minidl_loads_no_optional_library():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     loaded = {name.split(".")[0] for name in done.stdout.split()}
     assert "numpy" in loaded
-    heavy = {"cupy", "matplotlib", "rich", "pooch", "requests", "safetensors", "torch"}
+    heavy = {"cupy", "matplotlib", "PIL", "rich", "pooch", "requests", "safetensors", "torch"}
     assert not loaded & heavy
 
 
