@@ -5,6 +5,7 @@ Every public name is here; `README.md` shows how they go together.
 
 from minidl.backend import DeviceError, Generator, find_device, seed
 from minidl.data import (
+    CIFAR10_CLASSES,
     FASHION_MNIST_CLASSES,
     Compose,
     Cutout,
@@ -17,8 +18,12 @@ from minidl.data import (
     Rotation,
     Shift,
     Transform,
+    cifar10,
     fashion_mnist,
+    load_csv,
     load_idx,
+    load_image,
+    save_csv,
     save_idx,
     train_validation_split,
 )
@@ -115,6 +120,7 @@ from minidl.training import (
 __version__ = "0.1.0"
 
 __all__ = [
+    "CIFAR10_CLASSES",
     "FASHION_MNIST_CLASSES",
     "SGD",
     "Adam",
@@ -173,6 +179,7 @@ __all__ = [
     "accuracy",
     "avg_pool",
     "binary_cross_entropy",
+    "cifar10",
     "classify",
     "clip",
     "clip_grad_norm",
@@ -190,7 +197,9 @@ __all__ = [
     "gradcheck",
     "leaky_relu",
     "load",
+    "load_csv",
     "load_idx",
+    "load_image",
     "load_weights",
     "log",
     "log_softmax",
@@ -219,6 +228,7 @@ __all__ = [
     "relu",
     "reshape",
     "save",
+    "save_csv",
     "save_idx",
     "save_weights",
     "seed",

@@ -11,7 +11,6 @@ from typing import TypeAlias
 import numpy as np
 
 import minidl
-from minidl.backend import Array
 
 Row: TypeAlias = tuple[str, ...]
 
@@ -19,7 +18,10 @@ Row: TypeAlias = tuple[str, ...]
 MOST_LIKELY = 3
 
 # Each data set: how it is called, the function that reads it, its classes.
-DATA_SETS = [("Fashion-MNIST", "minidl.fashion_mnist", minidl.FASHION_MNIST_CLASSES)]
+DATA_SETS = [
+    ("Fashion-MNIST", "minidl.fashion_mnist", minidl.FASHION_MNIST_CLASSES),
+    ("CIFAR-10", "minidl.cifar10", minidl.CIFAR10_CLASSES),
+]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -79,7 +81,7 @@ def _predict(args: argparse.Namespace) -> None:
             f"{args.model}: predict reads grey pictures, and so expects a model with input shape "
             f"(H, W) or (H, W, 1), got {shape}"
         )
-    pictures = np.stack([_load_image(path, (shape[0], shape[1])) for path in args.pictures])
+    pictures = np.stack([minidl.load_image(path, (shape[0], shape[1])) for path in args.pictures])
     images = pictures.reshape(len(pictures), *shape).astype(np.float32) / 255
     predictions = minidl.classify(model, images)
     assert isinstance(predictions, list)  # noqa: S101  images are a batch
@@ -139,17 +141,6 @@ def _one_line(error: Exception) -> str:
     if isinstance(error, OSError) and error.filename:
         return f"{error.filename}: {error.strerror}"
     return " ".join(str(error).split())
-
-
-def _load_image(path: str, size: tuple[int, int]) -> Array:
-    """TEMPORARY, until there is minidl.load_image: a picture made grey, (H, W) of bytes."""
-    from PIL import Image, UnidentifiedImageError
-
-    try:
-        with Image.open(path) as picture:
-            return np.asarray(picture.convert("L").resize((size[1], size[0])))
-    except UnidentifiedImageError:
-        raise ValueError(f"{path}: this is no picture") from None
 
 
 if __name__ == "__main__":

@@ -15,13 +15,12 @@ import socket
 import struct
 import subprocess
 import sys
-import threading
 from collections import Counter
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
 import pytest
+from web_server import Server
 
 from minidl.data import FASHION_MNIST_CLASSES, fashion_mnist, fetch, load_idx
 
@@ -275,63 +274,9 @@ def test_the_cache_is_pooch_s():
 # -- fetching from addresses -------------------------------------------------------------------
 
 
-class Server:
-    """A web server on this machine. `answers` maps a path to what is sent; `asked` logs paths.
-
-    An answer is bytes, an HTTP status, "silent" (says nothing), or ("cut", bytes) for half of them.
-    """
-
-    def __init__(self):
-        self.answers = {}
-        self.asked = []
-        self.gate = threading.Event()
-        server = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self):
-                server.asked.append(self.path)
-                server.reply(self)
-
-            def log_message(self, *_):
-                pass
-
-        self._http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._http.daemon_threads = False  # so that closing waits for every answer to end
-        self._thread = threading.Thread(target=self._http.serve_forever, args=(0.01,))
-        self._thread.start()
-        self.address = f"http://127.0.0.1:{self._http.server_port}"
-
-    def reply(self, handler):
-        answer = self.answers.get(handler.path, 404)
-        if answer == "silent":
-            self.gate.wait(30)
-            return
-        if isinstance(answer, int):
-            handler.send_error(answer)
-            return
-        sent = answer
-        if isinstance(answer, tuple):
-            answer = answer[1]
-            sent = answer[: len(answer) // 2]
-        handler.send_response(200)
-        handler.send_header("Content-Length", str(len(answer)))
-        handler.end_headers()
-        handler.wfile.write(sent)
-
-    def offer(self, base, names=NAMES):
-        for name in names:
-            self.answers[f"/{base}/{name}.gz"] = PACKED[name]
-
-    def close(self):
-        self.gate.set()
-        self._http.shutdown()
-        self._thread.join()
-        self._http.server_close()
-
-
 @pytest.fixture
 def server(cache):
-    server = Server()
+    server = Server({f"{name}.gz": packed for name, packed in PACKED.items()})
     yield server
     server.close()
 
@@ -408,8 +353,8 @@ def test_a_dead_address_is_given_up(cache, server, addresses, monkeypatch):
 
 
 def test_an_address_that_fails_later_keeps_what_it_gave(cache, server, addresses):
-    server.offer("first", NAMES[:2])
-    server.offer("second", NAMES[2:])
+    server.offer("first", [f"{name}.gz" for name in NAMES[:2]])
+    server.offer("second", [f"{name}.gz" for name in NAMES[2:]])
     check(fashion_mnist())
     assert server.asked == [
         f"/first/{TRAIN_IMAGES}.gz",

@@ -11,13 +11,12 @@ from __future__ import annotations
 
 import hashlib
 import os
-import tempfile
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from minidl.data.fetch import debian_package, download, say
+from minidl.data.dataset_files import DatasetFiles, cache_folder
 from minidl.data.idx import parse_idx, read_idx_bytes
 
 Bytes = npt.NDArray[np.uint8]
@@ -85,148 +84,22 @@ def fashion_mnist(
         FileNotFoundError: saying which files are missing, what was tried and what to do.
         ValueError: for a file in a named folder that is not the published one: damaged, or MNIST.
     """
-    if data_dir is not None:
-        arrays = _from_named_folder(Path(data_dir), "given as data_dir", "leave data_dir out")
-    elif folder := os.environ.get("MINIDL_DATA"):
-        arrays = _from_named_folder(Path(folder), "named by MINIDL_DATA", "unset MINIDL_DATA")
-    else:
-        arrays = _from_anywhere()
+    files = DatasetFiles(
+        title="Fashion-MNIST",
+        stored_as={name: (f"{name}.gz", name) for name in SHA256},
+        note=" (each with or without .gz)",
+        read=_read_verified,
+        cache=_cache_folder,
+        addresses=ADDRESSES,
+        debian=(DEBIAN_PACKAGE, DEBIAN_FOLDER),
+    )
+    arrays = files.find(data_dir)
     x_train, y_train, x_test, y_test = (arrays[name] for name in SHA256)
     return (x_train, y_train), (x_test, y_test)
 
 
-def _from_named_folder(folder: Path, origin: str, escape: str) -> dict[str, Bytes]:
-    """All four files from the folder the user named, or an error."""
-    folder = folder.expanduser()
-    found: dict[str, Bytes] = {}
-    for name in SHA256:
-        array = _read_from(folder, name)
-        if array is not None:
-            found[name] = array
-    missing = _missing(found)
-    if missing:
-        state = "lacks" if folder.is_dir() else "is not an existing folder; expected in it:"
-        raise FileNotFoundError(
-            f"the folder {folder} ({origin}) {state} {', '.join(missing)} (with or without .gz). "
-            f"Put the files of Fashion-MNIST there, or {escape} to have them found or fetched"
-        )
-    return found
-
-
-def _from_anywhere() -> dict[str, Bytes]:
-    """All four files, each from the first source that has it, or an error that lists them all."""
-    found: dict[str, Bytes] = {}
-    tried: list[str] = []
-    for source in (_look_in_folders, _fetch_into_cache):
-        if _missing(found):
-            source(found, tried)
-    missing = _missing(found)
-    if missing:
-        raise FileNotFoundError(
-            f"Fashion-MNIST is not complete: {', '.join(missing)} could not be found or fetched.\n"
-            "Tried, in this order:\n"
-            + "".join(f"  - {line}\n" for line in tried)
-            + f"To place the files by hand, put {', '.join(SHA256)} (each with or without .gz) "
-            "into a folder of your choice, and name that folder in the environment variable "
-            "MINIDL_DATA or as data_dir (--data-dir in the examples)."
-        )
-    return found
-
-
-def _missing(found: dict[str, Bytes]) -> list[str]:
-    return [name for name in SHA256 if name not in found]
-
-
-def _look_in_folders(found: dict[str, Bytes], tried: list[str]) -> None:
-    """Add to `found` what the cache and Debian's folder hold, and to `tried` what they do not.
-
-    A file that is not the published one is told and passed over, not an error: these folders are
-    filled by programs, and what they lack can be had elsewhere.
-    """
-    for folder in (_cache_folder(), DEBIAN_FOLDER):
-        absent = []
-        for name in _missing(found):
-            try:
-                array = _read_from(folder, name)
-            except (OSError, ValueError) as error:
-                say(f"not used: {error}")
-                tried.append(str(error))
-                continue
-            if array is not None:
-                found[name] = array
-            else:
-                absent.append(name)
-        if absent:
-            tried.append(f"the folder {folder}: does not hold {', '.join(absent)}")
-
-
-def _fetch_into_cache(found: dict[str, Bytes], tried: list[str]) -> None:
-    """Add to `found` what can be fetched, and keep it in the cache for the next time."""
-    cache = _cache_folder()
-    try:
-        cache.mkdir(parents=True, exist_ok=True)
-        # Inside the cache: a finished file is moved out of it in one step, within a file system.
-        workshop = tempfile.TemporaryDirectory(
-            suffix=".part", dir=cache, ignore_cleanup_errors=True
-        )
-    except OSError as error:
-        tried.append(f"nothing was fetched, since the cache {cache} cannot be written: {error}")
-        return
-    with workshop as folder:
-        _from_addresses(Path(folder), found, tried)
-        if _missing(found):
-            _from_debian_package(Path(folder), found, tried)
-
-
-def _from_addresses(workshop: Path, found: dict[str, Bytes], tried: list[str]) -> None:
-    addresses = list(ADDRESSES)
-    for name in _missing(found):
-        path = workshop / f"{name}.gz"
-        for address in tuple(addresses):
-            try:
-                download(address + path.name, path)
-                found[name] = _move_to_cache(path, name)
-                break
-            except (OSError, ValueError) as error:
-                # Not asked again for the next file: a dead address costs its time-out each time.
-                addresses.remove(address)
-                reason = f"{address}{path.name}: {str(error).removeprefix(f'{path}: ')}"
-                say(f"not available from {reason}")
-                tried.append(reason)
-
-
-def _from_debian_package(workshop: Path, found: dict[str, Bytes], tried: list[str]) -> None:
-    try:
-        root = debian_package(DEBIAN_PACKAGE, workshop)
-        for name in _missing(found):
-            path = root / DEBIAN_FOLDER.relative_to("/") / f"{name}.gz"
-            found[name] = _move_to_cache(path, name)
-    except (OSError, ValueError) as error:
-        tried.append(f"the Debian package {DEBIAN_PACKAGE}: {error}")
-
-
 def _cache_folder() -> Path:
-    # Imported here, as pooch takes longer to import than the rest of minidl.data together.
-    import pooch
-
-    return Path(pooch.os_cache("minidl")) / "fashion-mnist"
-
-
-def _move_to_cache(path: Path, name: str) -> Bytes:
-    """Verify a fetched file and, only then, let it take its place in the cache."""
-    array = _read_verified(path, name)
-    path.replace(_cache_folder() / path.name)
-    return array
-
-
-def _read_from(folder: Path, name: str) -> Bytes | None:
-    """The array of the file `name` in `folder`, or None where there is no such file."""
-    for path in (folder / f"{name}.gz", folder / name):
-        try:
-            return _read_verified(path, name)
-        except (FileNotFoundError, NotADirectoryError):
-            continue
-    return None
+    return cache_folder("fashion-mnist")
 
 
 def _read_verified(path: Path, name: str) -> Bytes:

@@ -16,7 +16,6 @@ import io
 import math
 import os
 import struct
-import zlib
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from minidl.backend import Array
-from minidl.data.files import replacing
+from minidl.data.files import reading, replacing_packed
 
 _TYPES: dict[int, np.dtype[Any]] = {
     0x08: np.dtype(np.uint8),
@@ -37,7 +36,6 @@ _TYPES: dict[int, np.dtype[Any]] = {
 _CODES = {dtype: code for code, dtype in _TYPES.items()}
 _TYPE_NAMES = ", ".join(dtype.name for dtype in _CODES)
 
-_GZIP_MAGIC = b"\x1f\x8b"
 _LONGEST_HEADER = 4 + 4 * 255
 _LONGEST_AXIS = 2**32 - 1
 _CHUNK = 2**20
@@ -75,13 +73,8 @@ def save_idx(path: str | os.PathLike[str], array: npt.ArrayLike) -> None:
     """
     path = Path(path)
     content = _idx_bytes(np.asarray(array), path)
-    with replacing(path) as file:
-        if path.suffix == ".gz":
-            # Neither name nor time goes into the gzip header: they would change the bytes.
-            with gzip.GzipFile("", "wb", compresslevel=6, fileobj=file, mtime=0) as packed:
-                packed.write(content)
-        else:
-            file.write(content)
+    with replacing_packed(path) as file:
+        file.write(content)
 
 
 def read_idx_bytes(path: str | os.PathLike[str]) -> bytes:
@@ -91,21 +84,10 @@ def read_idx_bytes(path: str | os.PathLike[str]) -> bytes:
     array of them. Raises as `load_idx` does.
     """
     path = Path(path)
-    try:
-        with path.open("rb") as file:
-            if file.peek(2)[:2] == _GZIP_MAGIC:
-                with gzip.GzipFile(fileobj=file) as unpacked:
-                    return _read_declared(unpacked, path)
-            return _read_declared(file, path, os.fstat(file.fileno()).st_size)
-    except FileNotFoundError:
-        raise FileNotFoundError(
-            f"{path}: expected an IDX file, but there is none; check the path"
-        ) from None
-    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise ValueError(
-            f"{path}: expected complete gzip data, but it is damaged or cut short ({error}); "
-            "fetch or copy the file again"
-        ) from error
+    with reading(path, "an IDX file") as file:
+        # How long what is packed will be is known only when it has been read.
+        packed = isinstance(file, gzip.GzipFile)
+        return _read_declared(file, path, None if packed else os.fstat(file.fileno()).st_size)
 
 
 def parse_idx(data: bytes, source: str | os.PathLike[str]) -> Array:

@@ -1,0 +1,115 @@
+"""Reads a picture of a garment as a network for Fashion-MNIST wants to see it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+# No other: some formats have Pillow start other programs, and most are hardly ever read.
+FORMATS = ("PNG", "JPEG", "GIF", "WEBP")
+# A file of a few bytes can declare any size. Pillow itself warns from 89 million pixels on.
+MOST_PIXELS = 80_000_000
+
+
+def load_image(
+    path: str | os.PathLike[str],
+    size: tuple[int, int] = (28, 28),
+    *,
+    invert: bool | None = None,
+) -> npt.NDArray[np.uint8]:
+    """Read a PNG, JPEG, GIF or WebP as grey pixels, light on a dark background.
+
+    The picture is scaled, with antialiasing, until it just fits into `size`, keeping its
+    proportions. What remains of `size` on two sides is filled with the median of its border. Where
+    it is transparent, white shows through. Of an animation, the first picture is read.
+
+    Args:
+        path: of the file.
+        size: rows and columns of the result.
+        invert: whether to turn light into dark and dark into light. If None, that is done to a
+            picture whose border (the median of its outermost pixels, once it is scaled) is lighter
+            than its middle (the mean of its middle half in height and width): the garments of
+            Fashion-MNIST are light on black, those of most photographs dark on white. On all 60,000
+            training images of Fashion-MNIST, and on their negatives, this decides rightly.
+
+    Returns:
+        (rows, columns), uint8.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: naming the file, if it is not a whole picture in one of the four formats, or has
+            more than 80 million pixels, which it may declare, whatever its length; or if `size` is
+            not two positive numbers.
+    """
+    from PIL import Image
+
+    if len(size) != 2 or min(size) < 1:
+        raise ValueError(f"expected a size of (rows, columns), each at least 1, got {size}")
+    picture = _grey(_decoded(Path(path)))
+    scale = min(size[0] / picture.height, size[1] / picture.width)
+    height, width = (max(1, round(side * scale)) for side in (picture.height, picture.width))
+    pixels = np.asarray(picture.resize((width, height), Image.Resampling.LANCZOS))
+    fitted = np.full(size, _border(pixels), np.uint8)
+    top, left = (size[0] - height) // 2, (size[1] - width) // 2
+    fitted[top : top + height, left : left + width] = pixels
+    if invert is None:
+        invert = _is_dark_on_light(pixels)
+    return 255 - fitted if invert else fitted
+
+
+def _decoded(path: Path) -> Image.Image:
+    """The first picture in a file, upright."""
+    from PIL import Image, ImageOps
+
+    try:
+        file = path.open("rb")
+    except FileNotFoundError:
+        raise FileNotFoundError(
+            f"{path}: expected a picture, but there is none; check the path"
+        ) from None
+    with file:
+        try:
+            with Image.open(file, formats=FORMATS) as picture:
+                if picture.width * picture.height > MOST_PIXELS:
+                    raise ValueError(f"it has {picture.width} x {picture.height} pixels")
+                # Cameras store pictures as they were held, and beside them how to turn them.
+                upright = ImageOps.exif_transpose(picture)
+                upright.load()
+                return upright
+        except Exception as error:  # Pillow does not say which ones a damaged file can raise
+            raise ValueError(
+                f"{path}: expected a whole picture, PNG, JPEG, GIF or WebP, of at most "
+                f"{MOST_PIXELS} pixels, got one that cannot be read: {error}"
+            ) from error
+
+
+def _grey(picture: Image.Image) -> Image.Image:
+    """A picture in 256 shades of grey, laid over white where it is transparent."""
+    from PIL import Image
+
+    if picture.mode.startswith("I"):  # 16 bits, which Pillow would cut off at 255
+        return Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8))
+    if picture.has_transparency_data:
+        white = Image.new("RGBA", picture.size, "white")
+        picture = Image.alpha_composite(white, picture.convert("RGBA"))
+    return picture.convert("L")
+
+
+def _is_dark_on_light(pixels: npt.NDArray[np.uint8]) -> bool:
+    height, width = pixels.shape
+    middle = pixels[height // 4 : height - height // 4, width // 4 : width - width // 4]
+    return _border(pixels) > float(middle.mean())
+
+
+def _border(pixels: npt.NDArray[np.uint8]) -> int:
+    """The median of the outermost pixels."""
+    outermost = np.ones(pixels.shape, bool)
+    outermost[1:-1, 1:-1] = False
+    return int(np.median(pixels[outermost]))
