@@ -91,10 +91,10 @@ def run(description: str, name: str, build: Callable[[], minidl.Sequential]) -> 
 
     shown = 30
     probabilities = minidl.softmax(trainer.predict(x_test[:shown])).numpy()
-    minidl.save_weights(model, args.out / "weights.safetensors")
+    minidl.save(model, args.out / "model.safetensors", class_names=minidl.FASHION_MNIST_CLASSES)
     minidl.plot_history(history).savefig(args.out / "history.png")
     predictions = minidl.plot_predictions(
         x_test[:shown], probabilities, y_test[:shown], minidl.FASHION_MNIST_CLASSES
     )
     predictions.savefig(args.out / "predictions.png")
-    print(f"Saved weights.safetensors, history.png and predictions.png in {args.out}")
+    print(f"Saved model.safetensors, history.png and predictions.png in {args.out}")

@@ -33,30 +33,27 @@ def test_a_program_trains_and_leaves_its_results(tmp_path, program, parameters, 
     accuracy = re.search(r"Test loss \d\.\d+, test accuracy (\d\.\d+)", done.stdout)
     assert float(accuracy[1]) >= at_least
     assert {path.name for path in (tmp_path / "deep" / "er").iterdir()} == {
-        "weights.safetensors",
+        "model.safetensors",
         "history.png",
         "predictions.png",
     }
 
 
-def test_saved_weights_give_the_printed_accuracy(tmp_path):
+def test_the_saved_model_gives_the_printed_accuracy(tmp_path):
     done = run("fashion_mlp.py", "--epochs", 1, "--seed", 3, "--out", tmp_path)
     printed = float(re.search(r"test accuracy (\d\.\d+)", done.stdout)[1])
-    model = minidl.Sequential(
-        [minidl.Flatten(), minidl.Dense(128, activation="relu"), minidl.Dense(10)],
-        input_shape=(28, 28, 1),
-    )
-    minidl.load_weights(model, tmp_path / "weights.safetensors")
+    model = minidl.load(tmp_path / "model.safetensors")
     _, (x_test, y_test) = minidl.fashion_mnist()
     outputs = model(x_test[..., None].astype(np.float32) / 255)
     assert minidl.accuracy(outputs, y_test).item() == pytest.approx(printed, abs=2e-4)
+    assert model.class_names == minidl.FASHION_MNIST_CLASSES
 
 
 def test_one_seed_gives_one_result_to_the_last_bit(tmp_path):
     weights = []
     for seed in (1, 1, 2):
         run("fashion_mlp.py", "--epochs", 1, "--seed", seed, "--out", tmp_path)
-        weights.append((tmp_path / "weights.safetensors").read_bytes())
+        weights.append((tmp_path / "model.safetensors").read_bytes())
     assert weights[0] == weights[1] != weights[2]
 
 
@@ -137,6 +134,6 @@ def test_the_code_in_the_readme_runs(code, tmp_path):
         pytest.importorskip("torch")
     (tmp_path / "readme.py").write_text(code)
     done = subprocess.run(
-        [sys.executable, str(tmp_path / "readme.py")], capture_output=True, text=True, check=False
+        [sys.executable, "readme.py"], capture_output=True, text=True, check=False, cwd=tmp_path
     )
     assert done.returncode == 0, done.stderr

@@ -1,0 +1,212 @@
+"""The program that reproduces published results, its table, and the table's place in the README."""
+
+import csv
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import minidl
+
+ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT / "examples"))
+
+import classical  # noqa: E402
+import reproduce  # noqa: E402
+import rows  # noqa: E402
+from systems import Data, Figure  # noqa: E402
+
+
+def run(*arguments):
+    command = [sys.executable, str(ROOT / "examples" / "reproduce.py"), *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, env={**os.environ}, check=False)
+
+
+def pictures(count=60, shape=(28, 28, 1)):
+    """A data set of noise."""
+    rng = np.random.default_rng(0)
+    x, y = rng.random((count, *shape), dtype=np.float32), rng.integers(0, 10, count)
+    return Data(x, y, x[:20], y[:20], minidl.FASHION_MNIST_CLASSES)
+
+
+def shape_of(name):
+    return {"dense-last-axis": (28, 28), "cifar10-cnn": (32, 32, 3)}.get(name, (28, 28, 1))
+
+
+@pytest.mark.parametrize("name", rows.TRAINED)
+def test_a_system_has_its_parameters_and_trains(tmp_path, name):
+    data = pictures(shape=shape_of(name))
+    row = reproduce.train(name, data, seed=0, device="cpu", out=tmp_path, epochs=1)
+    assert row["parameters"] == rows.TRAINED[name].parameters
+    assert set(row["figures"]) == {figure.label for figure in rows.TRAINED[name].figures}
+    folder = tmp_path / name / "seed-0"
+    assert {path.name for path in folder.iterdir()} == {
+        "model.safetensors",
+        "history.csv",
+        "curves.png",
+        "predictions.png",
+        "predictions.csv",
+    }
+    model = minidl.load(folder / "model.safetensors")
+    outputs = model(data.x_test.astype(np.float32)).numpy()
+    with (folder / "predictions.csv").open() as file:
+        said = list(csv.DictReader(file))
+    classes = list(data.class_names)
+    assert [classes.index(line["predicted"]) for line in said] == outputs.argmax(1).tolist()
+    assert [classes.index(line["class"]) for line in said] == data.y_test.tolist()
+    assert all(0.1 <= float(line["confidence"]) <= 1 for line in said)
+
+
+def test_a_figure_is_that_of_its_epoch():
+    measures = {"val_accuracy": [0.5, 0.7, 0.6]}
+    assert reproduce.value(measures, Figure("last")) == 0.6
+    assert reproduce.value(measures, Figure("second", epoch=2)) == 0.7
+    assert reproduce.value(measures, Figure("fourth", epoch=4)) is None
+
+
+def test_the_classical_row_has_the_accuracy_of_each_classifier():
+    data = pictures(200)
+    # What decides the class stands in one pixel, which a tree finds.
+    data.x_train[:, 5, 5, 0] = data.y_train
+    figures = classical.run(data, seed=0)["figures"]
+    assert set(figures) == {figure.label for figure in classical.ENTRY.figures}
+    assert figures["DecisionTree"] == 1
+    assert figures["RandomForest"] > 0.9
+    assert figures["SVC"] > 0.5
+
+
+# The program, as users start it
+
+
+def test_the_list_names_every_system():
+    done = run("--list")
+    assert done.returncode == 0, done.stderr
+    for name in rows.ENTRIES:
+        assert name in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ([], "name a system, or --all, --list or --readme"),
+        (["resnet"], "unknown system 'resnet'; known: dense-tutorial"),
+        (["dense-tutorial", "--data-dir", "no/such/folder"], "no/such/folder"),
+        (["cifar10-cnn", "--data-dir", "no/such/folder"], "no/such/folder"),
+    ],
+)
+def test_a_bad_argument_ends_in_a_message(tmp_path, arguments, expected):
+    done = run(*arguments, "--out", tmp_path, "--results", tmp_path / "results.json")
+    assert done.returncode != 0
+    assert expected in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_run_on_the_real_data_prints_its_row(tmp_path):
+    results = tmp_path / "results.json"
+    done = run("dense-tutorial", "--seeds", 1, 2, "--out", tmp_path, "--results", results)
+    assert done.returncode == 0, done.stderr
+    assert "0.8749" in done.stdout
+    written = json.loads(results.read_text())["rows"]
+    assert [row["seed"] for row in written] == [1, 2]
+    for row in written:
+        assert row["figures"]["test"] > 0.86  # several seeds gave 0.869 to 0.875
+        assert row["run"]["command"].endswith(f"--seeds 1 2 --out {tmp_path} --results {results}")
+    means = re.search(r"test (0\.\d+)\s+\((0\.\d+)-(0\.\d+)\)", done.stdout)
+    figures = sorted(row["figures"]["test"] for row in written)
+    assert [float(text) for text in means.groups()] == pytest.approx(
+        [sum(figures) / 2, *figures], abs=6e-5
+    )
+
+
+def test_a_shorter_run_gets_no_row(tmp_path):
+    results = tmp_path / "results.json"
+    done = run("dense-tutorial", "--epochs", 1, "--out", tmp_path, "--results", results)
+    assert done.returncode == 0, done.stderr
+    assert not results.exists()
+
+
+# The table
+
+
+def row(system="sgd-dnn", seed=0, device="cpu", seconds=1.0, **figures):
+    machine = {
+        "processor": "P",
+        "cores": 2,
+        "threads": {"minidl": 2, "blas": [{"kernels": "K"}]},
+        "python": "3",
+        "numpy": "2",
+        "blas": "B",
+    }
+    return {
+        "system": system,
+        "seed": seed,
+        "device": device,
+        "epochs": rows.TRAINED[system].epochs,
+        "seconds_an_epoch": seconds,
+        "figures": figures,
+        "run": {"command": "python", "minidl": "0", **machine},
+    }
+
+
+def test_rows_of_one_run_replace_each_other_and_others_stay(tmp_path):
+    path = tmp_path / "folder" / "results.json"
+    rows.record([row(seed=1, a=0.1), row(seed=0, a=0.2)], path)
+    rows.record([row("dense-tutorial", a=0.3), row(seed=1, a=0.4)], path)
+    kept = [(r["system"], r["seed"], r["figures"]["a"]) for r in rows.load(path)]
+    assert kept == [("dense-tutorial", 0, 0.3), ("sgd-dnn", 0, 0.2), ("sgd-dnn", 1, 0.4)]
+
+
+def test_a_line_of_the_table_is_the_mean_of_its_seeds():
+    (line,) = rows.table(
+        [row(seed=0, seconds=1.0, a=0.5, b=0.25), row(seed=2, seconds=3.0, a=0.7, b=None)]
+    )
+    named = dict(zip(rows.COLUMNS, line, strict=True))
+    assert named == {
+        "system": "sgd-dnn",
+        "published": "test after 1 0.692, after 2 0.7745, after 3 0.7962, after 30 0.8663",
+        "minidl": "a 0.6000 (0.5000-0.7000), b 0.2500",
+        "epochs": "30",
+        "seconds an epoch": "2",
+        "seeds": "0, 2",
+        "command": "python examples/reproduce.py sgd-dnn --seeds 0 2",
+    }
+    (gpu,) = rows.table([row(device="gpu", a=0.5)])
+    assert gpu[0] == "sgd-dnn (gpu)"
+
+
+def test_the_readme_gets_the_table_between_its_marks(tmp_path):
+    path = tmp_path / "README.md"
+    path.write_text(f"before\n{rows.START}\nold\n{rows.END}\nafter\n")
+    rows.write_readme([row(a=0.5)], path)
+    text = path.read_text()
+    assert text.startswith(f"before\n{rows.START}\n")
+    assert text.endswith(f"{rows.END}\nafter\n")
+    assert "old" not in text
+    assert "| `sgd-dnn` |" in text
+    assert re.search(r"\| `cifar10-cnn` \| .* \| not run on real data \| 15 \|", text)
+    rows.write_readme([row(a=0.5)], path)
+    assert path.read_text() == text
+    path.write_text("no marks")
+    with pytest.raises(ValueError, match="expected the marks"):
+        rows.write_readme([], path)
+
+
+def test_the_readme_shows_the_rows_of_the_results_file():
+    text = (ROOT / "README.md").read_text()
+    shown = text.partition(rows.START)[2].partition(rows.END)[0]
+    assert shown.strip() == rows.markdown(rows.load(reproduce.RESULTS))
+
+
+def test_every_row_is_a_whole_run():
+    for recorded in rows.load(reproduce.RESULTS):
+        entry = rows.ENTRIES[recorded["system"]]
+        assert recorded["epochs"] == entry.epochs
+        assert set(recorded["figures"]) == {figure.label for figure in entry.figures}
+        assert None not in recorded["figures"].values()
+        assert "reproduce.py" in recorded["run"]["command"]
