@@ -12,17 +12,19 @@ import gzip
 import hashlib
 import io
 import os
-import tarfile
 import zlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from minidl.data.dataset_files import DatasetFiles, cache_folder
 from minidl.data.pickles import bytes_array, read_pickle
+
+if TYPE_CHECKING:
+    import tarfile
 
 Bytes = npt.NDArray[np.uint8]
 
@@ -174,6 +176,9 @@ def _read_verified(path: Path, _: str) -> tuple[Batch, Batch]:
 
 
 def _read_archive(file: io.BufferedIOBase, path: Path) -> tuple[Batch, Batch]:
+    # Imported here, as it takes longer to import than the rest of this file.
+    import tarfile
+
     format = _FORMATS[path.name]
     names = (*format.training, format.test)
     batches: dict[str, Batch] = {}
