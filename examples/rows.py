@@ -20,7 +20,7 @@ README = Path(__file__).parent.parent / "README.md"
 START, END = "<!-- reproduce.py --readme: from here -->", "<!-- to here -->"
 TRAINED: dict[str, System] = {**SYSTEMS, best.NAME: best.system()}
 ENTRIES: dict[str, Entry] = {**TRAINED, classical.NAME: classical.ENTRY}
-COLUMNS = ("system", "published", "minidl", "epochs", "seconds an epoch", "seeds", "command")
+COLUMNS = ("python examples/", "published", "minidl", "epochs", "seconds an epoch")
 
 Row = dict[str, Any]
 
@@ -51,18 +51,16 @@ def table(rows: Iterable[Row]) -> list[list[str]]:
         groups[row["system"], row["device"]].append(row)
     lines = []
     for (name, device), group in groups.items():
-        seeds = [str(row["seed"]) for row in group]
+        seeds = " ".join(str(row["seed"]) for row in group)
         seconds = statistics.median(row["seconds_an_epoch"] for row in group)
-        command = f"python examples/reproduce.py {name} --seeds {' '.join(seeds)}"
+        command = f"reproduce.py {name} --seeds {seeds}"
         lines.append(
             [
-                name if device == "cpu" else f"{name} ({device})",
+                command if device == "cpu" else f"{command} --device {device}",
                 published(ENTRIES[name]),
                 ", ".join(measured(label, group) for label in group[0]["figures"]),
                 str(group[0]["epochs"]),
                 f"{seconds:.2g}" if seconds < 10 else f"{seconds:.0f}",
-                ", ".join(seeds),
-                command,
             ]
         )
     return lines
@@ -86,10 +84,10 @@ def published(entry: Entry) -> str:
 def show_table(rows: Iterable[Row]) -> None:
     """Print the rows of a few runs."""
     shown = Table()
-    for column in COLUMNS[:-1]:
+    for column in COLUMNS:
         shown.add_column(column, overflow="fold")
     for line in table(rows):
-        shown.add_row(*line[:-1])
+        shown.add_row(*line)
     Console(width=None if sys.stdout.isatty() else 180).print(shown)
 
 
@@ -103,13 +101,12 @@ def show_list() -> None:
 
 def markdown(rows: Sequence[Row]) -> str:
     """The table for the README, with the machines that the rows come from."""
-    lines = [COLUMNS, ["---"] * len(COLUMNS)]
+    lines = [[COLUMNS[0], "model and training", *COLUMNS[1:]], ["---"] * (len(COLUMNS) + 1)]
     for name, entry in ENTRIES.items():
         ran = table(row for row in rows if row["system"] == name)
-        command = f"python examples/reproduce.py {name}"
-        missing = [name, published(entry), "not run on real data", str(entry.epochs), "", ""]
-        for first, *cells, last in ran or [[*missing, command]]:
-            lines.append([f"`{first}`", *cells, f"`{last}`"])
+        missing = [f"reproduce.py {name}", published(entry), "not run on real data"]
+        for command, *cells in ran or [[*missing, str(entry.epochs), ""]]:
+            lines.append([f"`{command}`", entry.recipe, *cells])
     machines = dict.fromkeys(_machine(row["run"]) for row in rows)
     return "\n".join(
         [*(f"| {' | '.join(line)} |" for line in lines), "", f"Measured on {'; '.join(machines)}."]

@@ -278,7 +278,7 @@ SYSTEMS = {
         optimizer=adam,
     ),
     "cnn-one-block-cosine": System(
-        recipe="cnn-one-block with a learning rate that falls to zero along half a cosine",
+        recipe="as cnn-one-block, with a learning rate that falls to zero along half a cosine",
         data=scaled,
         layers=cnn_one_block,
         parameters=804_554,
@@ -316,7 +316,7 @@ SYSTEMS = {
         optimizer=sgd,
     ),
     "sgd-dnn-dropout": System(
-        recipe="sgd-dnn with Dropout .2, random horizontal flips, Normalize(0.1307, 0.3081)",
+        recipe="as sgd-dnn, with Dropout .2, random horizontal flips, Normalize(0.1307, 0.3081)",
         data=normalized,
         layers=sgd_dnn_dropout,
         parameters=235_146,

@@ -168,16 +168,14 @@ def test_a_line_of_the_table_is_the_mean_of_its_seeds():
     )
     named = dict(zip(rows.COLUMNS, line, strict=True))
     assert named == {
-        "system": "sgd-dnn",
+        "python examples/": "reproduce.py sgd-dnn --seeds 0 2",
         "published": "test after 1 0.692, after 2 0.7745, after 3 0.7962, after 30 0.8663",
         "minidl": "a 0.6000 (0.5000-0.7000), b 0.2500",
         "epochs": "30",
         "seconds an epoch": "2",
-        "seeds": "0, 2",
-        "command": "python examples/reproduce.py sgd-dnn --seeds 0 2",
     }
     (gpu,) = rows.table([row(device="gpu", a=0.5)])
-    assert gpu[0] == "sgd-dnn (gpu)"
+    assert gpu[0] == "reproduce.py sgd-dnn --seeds 0 --device gpu"
 
 
 def test_the_readme_gets_the_table_between_its_marks(tmp_path):
@@ -188,8 +186,8 @@ def test_the_readme_gets_the_table_between_its_marks(tmp_path):
     assert text.startswith(f"before\n{rows.START}\n")
     assert text.endswith(f"{rows.END}\nafter\n")
     assert "old" not in text
-    assert "| `sgd-dnn` |" in text
-    assert re.search(r"\| `cifar10-cnn` \| .* \| not run on real data \| 15 \|", text)
+    assert "| `reproduce.py sgd-dnn --seeds 0` | Flatten, Dense 256 relu," in text
+    assert re.search(r"\| `reproduce.py cifar10-cnn` \| .* \| not run on real data \| 15 \|", text)
     rows.write_readme([row(a=0.5)], path)
     assert path.read_text() == text
     path.write_text("no marks")
