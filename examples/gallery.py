@@ -21,7 +21,7 @@ import minidl
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-SHOWN = 9
+SHOWN, WRONG = 9, 3  # test images in a picture, and how many of them are mistaken
 
 
 def main() -> None:
@@ -48,15 +48,17 @@ def pictures(model: minidl.Sequential, data: Data) -> Iterator[tuple[str, Figure
     names = data.class_names
     predictions = minidl.classify(model, data.x_test)
     probabilities = np.stack([prediction.probabilities for prediction in predictions])
-    images, labels = data.x_test[:SHOWN], data.y_test[:SHOWN]
+    (mistaken,) = np.nonzero(probabilities.argmax(axis=1) != data.y_test)
+    shown = [*mistaken[:WRONG], *range(SHOWN - WRONG)]
+    images, labels, beliefs = data.x_test[shown], data.y_test[shown], probabilities[shown]
     yield "images", minidl.plot_images(images, labels, names)
-    yield "predictions", minidl.plot_predictions(images, probabilities[:SHOWN], labels, names)
-    yield "probabilities", minidl.plot_probabilities(images, probabilities[:SHOWN], names, labels)
+    yield "predictions", minidl.plot_predictions(images, beliefs, labels, names)
+    yield "probabilities", minidl.plot_probabilities(images, beliefs, names, labels)
     matrix = minidl.confusion_matrix(probabilities, data.y_test)
     yield "confusion", minidl.plot_confusion_matrix(matrix, names)
     if any(isinstance(layer, minidl.Conv2D) for layer in model.layers):
         yield "filters", minidl.plot_filters(model)
-        yield "feature-maps", minidl.plot_feature_maps(model, images[0])
+        yield "feature-maps", minidl.plot_feature_maps(model, data.x_test[0])
     if shutil.which("dot"):
         loss = minidl.cross_entropy(model(images), labels)
         yield "graph", minidl.plot_computation_graph(loss, model)

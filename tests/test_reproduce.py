@@ -17,8 +17,10 @@ ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "examples"))
 
 import classical  # noqa: E402
+import gallery  # noqa: E402
 import reproduce  # noqa: E402
 import rows  # noqa: E402
+import systems  # noqa: E402
 from systems import Data, Figure  # noqa: E402
 
 
@@ -60,6 +62,24 @@ def test_a_system_has_its_parameters_and_trains(tmp_path, name):
     assert [classes.index(line["predicted"]) for line in said] == outputs.argmax(1).tolist()
     assert [classes.index(line["class"]) for line in said] == data.y_test.tolist()
     assert all(0.1 <= float(line["confidence"]) <= 1 for line in said)
+
+
+def test_the_gallery_draws_every_picture_of_a_saved_model(tmp_path, monkeypatch):
+    monkeypatch.setattr("shutil.which", lambda _: None)  # Graphviz may be there or not
+    data = pictures()
+    minidl.seed(0)
+    for layers, more in (
+        (systems.cnn_2x2(), {"filters", "feature-maps"}),
+        (systems.sgd_dnn(), set()),
+    ):
+        model = minidl.Sequential(layers, input_shape=(28, 28, 1))
+        minidl.save(model, tmp_path / "model.safetensors", class_names=data.class_names)
+        drawn = dict(gallery.pictures(minidl.load(tmp_path / "model.safetensors"), data))
+        assert set(drawn) == {"images", "predictions", "probabilities", "confusion", *more}
+        for figure in drawn.values():
+            figure.savefig(tmp_path / "picture.png")
+        matrix = drawn["confusion"].axes[0]
+        assert sum(int(text.get_text()) for text in matrix.texts) == len(data.x_test)
 
 
 def test_a_figure_is_that_of_its_epoch():
