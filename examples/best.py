@@ -101,25 +101,19 @@ def validate(without: str | None, pixels: Data, epochs: int, seed: int) -> dict[
     model = minidl.Sequential(chosen.layers(), input_shape=pixels.x_train.shape[1:])
     steps = epochs * -(-len(train[0]) // BATCH_SIZE)
     trainer = minidl.Trainer(model, chosen.loss, chosen.optimizer(model.parameters(), steps))
-    average = minidl.WeightAverage()
-    last: dict[str, float] = {}
-
-    def remember(_: minidl.Trainer, __: int, measures: dict[str, float]) -> None:
-        last.update(measures)
-
-    trainer.fit(
+    history = trainer.fit(
         *train,
         epochs,
         BATCH_SIZE,
         validation_data=validation,
         transform=chosen.transform,
-        callbacks=[remember, average],
+        callbacks=[minidl.WeightAverage()],
     )
     return {
         "without": without,
         "seed": seed,
         "epochs": epochs,
-        "validation": last["val_accuracy"],
+        "validation": history["val_accuracy"][-1],
         "validation of averaged weights": trainer.evaluate(*validation)["accuracy"],
     }
 

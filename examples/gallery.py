@@ -60,7 +60,9 @@ def pictures(model: minidl.Sequential, data: Data) -> Iterator[tuple[str, Figure
         yield "filters", minidl.plot_filters(model)
         yield "feature-maps", minidl.plot_feature_maps(model, data.x_test[0])
     if shutil.which("dot"):
-        loss = minidl.cross_entropy(model(images), labels)
+        # A trainer's loss takes the outputs of a model that ends in softmax for what they are.
+        trainer = minidl.Trainer(model, minidl.cross_entropy, minidl.SGD(model.parameters()))
+        loss = trainer.loss(model(images), minidl.Tensor(labels))
         yield "graph", minidl.plot_computation_graph(loss, model)
 
 

@@ -9,15 +9,17 @@ from __future__ import annotations
 
 import argparse
 import csv
+import shlex
 import statistics
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import classical
+import numpy as np
 from fashion import non_negative_integer, positive_integer
 from rows import ENTRIES, TRAINED, Row, load, record, show_list, show_table, write_readme
-from systems import Array, Data, Figure, scaled
+from systems import Data, Figure, scaled
 
 import minidl
 
@@ -57,19 +59,21 @@ def options() -> argparse.Namespace:
 
 def main() -> None:
     args = options()
-    if args.list:
-        show_list()
-    for name in args.names:
-        try:
-            run(name, args)
-        except FileNotFoundError as error:
-            if not args.all:
-                sys.exit(f"reproduce.py: {name}: {error}")
-            print(f"reproduce.py: {name} was left out: {error}", file=sys.stderr)
-        except (minidl.DeviceError, ImportError, OSError, ValueError) as error:
-            sys.exit(f"reproduce.py: {name}: {error}")
-    if args.readme:
-        write_readme(load(args.results))
+    try:
+        load(args.results)  # what cannot be added to is better known before a training than after
+        if args.list:
+            show_list()
+        for name in args.names:
+            try:
+                run(name, args)
+            except FileNotFoundError as error:
+                if not args.all:
+                    raise
+                print(f"reproduce.py: {name} was left out: {error}", file=sys.stderr)
+        if args.readme:
+            write_readme(load(args.results))
+    except (minidl.DeviceError, ImportError, OSError, ValueError) as error:
+        sys.exit(f"reproduce.py: {error}")
 
 
 def run(name: str, args: argparse.Namespace) -> None:
@@ -82,8 +86,9 @@ def run(name: str, args: argparse.Namespace) -> None:
             row = classical.run(data, seed)
         else:
             row = train(name, data, seed, device, args.out, args.epochs)
-        command = {"command": " ".join(["python", *sys.argv]), "minidl": minidl.__version__}
-        rows.append({**row, "run": {**command, **minidl.describe_machine()}})
+        command = shlex.join(["python", "examples/reproduce.py", *sys.argv[1:]])
+        run = {"command": command, "minidl": minidl.__version__, **minidl.describe_machine()}
+        rows.append({**row, "run": run})
         if args.epochs is None:
             record(rows, args.results)
     show_table(rows)
@@ -137,26 +142,19 @@ def save(folder: Path, model: minidl.Sequential, trainer: minidl.Trainer, data: 
     """Leave the model, its curves and what it says of the test pictures in a folder."""
     minidl.save(model, folder / "model.safetensors", class_names=data.class_names)
     minidl.plot_history(trainer.history).savefig(folder / "curves.png")
-    outputs = trainer.predict(data.x_test)
-    ends_in_softmax = getattr(model.layers[-1], "activation", None) is minidl.softmax
-    probabilities = outputs if ends_in_softmax else minidl.softmax(outputs).numpy()
-    picture = minidl.plot_predictions(
-        data.x_test[:SHOWN], probabilities[:SHOWN], data.y_test[:SHOWN], data.class_names
-    )
-    picture.savefig(folder / "predictions.png")
-    write_predictions(folder / "predictions.csv", probabilities, data)
-    print(f"Saved model, history, curves and predictions in {folder}")
-
-
-def write_predictions(path: Path, probabilities: Array, data: Data) -> None:
-    """A line for each test picture: what it is, what it is taken for, and how surely."""
-    guesses = probabilities.argmax(axis=1)
-    with path.open("w", newline="") as file:
+    predictions = minidl.classify(model, data.x_test, data.class_names)
+    probabilities = np.stack([prediction.probabilities for prediction in predictions[:SHOWN]])
+    minidl.plot_predictions(
+        data.x_test[:SHOWN], probabilities, data.y_test[:SHOWN], data.class_names
+    ).savefig(folder / "predictions.png")
+    # A line for each test picture: what it is, what it is taken for, and how surely.
+    with (folder / "predictions.csv").open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["picture", "class", "predicted", "confidence"])
-        for number, (label, guess) in enumerate(zip(data.y_test, guesses, strict=True)):
-            confidence = f"{probabilities[number, guess]:.4f}"
-            writer.writerow([number, data.class_names[label], data.class_names[guess], confidence])
+        for number, (label, said) in enumerate(zip(data.y_test, predictions, strict=True)):
+            true, confidence = data.class_names[label], f"{said.confidence:.4f}"
+            writer.writerow([number, true, said.class_name, confidence])
+    print(f"Saved model, history, curves and predictions in {folder}")
 
 
 if __name__ == "__main__":

@@ -26,18 +26,31 @@ Row = dict[str, Any]
 
 
 def load(path: Path) -> list[Row]:
-    """All rows of a results file; none if there is no file."""
-    rows: list[Row] = json.loads(path.read_text())["rows"] if path.exists() else []
+    """All rows of a results file; none if there is none. Raises ValueError if it holds others."""
+    try:
+        rows: list[Row] = json.loads(path.read_text())["rows"] if path.exists() else []
+        unknown = {row["system"] for row in rows} - ENTRIES.keys()
+    except (ValueError, LookupError, TypeError) as error:
+        raise ValueError(f"{path}: expected rows that reproduce.py has written: {error}") from error
+    if unknown:
+        raise ValueError(f"{path}: rows of unknown systems: {', '.join(sorted(unknown))}")
     return rows
 
 
 def record(rows: Sequence[Row], path: Path) -> None:
     """Add rows to a results file, in the place of earlier ones of the same runs."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     kept = {_key(row): row for row in [*load(path), *rows]}
     names = list(ENTRIES)
     ordered = sorted(kept.values(), key=lambda row: (names.index(row["system"]), *_key(row)[1:]))
-    path.write_text(json.dumps({"rows": ordered}, indent=2) + "\n")
+    write(path, json.dumps({"rows": ordered}, indent=2) + "\n")
+
+
+def write(path: Path, text: str) -> None:
+    """Write a file that appears under its name only when it is complete."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f".{path.name}.part")
+    unfinished.write_text(text)
+    unfinished.replace(path)
 
 
 def _key(row: Row) -> tuple[str, str, int]:
@@ -77,7 +90,7 @@ def measured(label: str, rows: Sequence[Row]) -> str:
 
 def published(entry: Entry) -> str:
     """What was published, and what one has to know of it."""
-    known = [f"{f.label} {f.published:.4g}" for f in entry.figures if f.published is not None]
+    known = [f"{f.label} {f.published:.4f}" for f in entry.figures if f.published is not None]
     return "; ".join(part for part in (", ".join(known), entry.remark) if part)
 
 
@@ -115,7 +128,7 @@ def markdown(rows: Sequence[Row]) -> str:
 
 def _machine(run: Row) -> str:
     """The machine and the versions of a run, in a line."""
-    kernels = ", ".join(dict.fromkeys(blas["kernels"] for blas in run["threads"]["blas"]))
+    kernels = ", ".join(dict.fromkeys(str(blas["kernels"]) for blas in run["threads"]["blas"]))
     return (
         f"{run['cores']} cores of {run['processor']}, Python {run['python']}, "
         f"NumPy {run['numpy']}, {run['blas']} ({kernels} kernels)"
@@ -129,4 +142,4 @@ def write_readme(rows: Sequence[Row], path: Path = README) -> None:
     _, end, after = rest.partition(END)
     if not (mark and end):
         raise ValueError(f"{path}: expected the marks {START!r} and {END!r}")
-    path.write_text(f"{before}{START}\n\n{markdown(rows)}\n\n{END}{after}")
+    write(path, f"{before}{START}\n\n{markdown(rows)}\n\n{END}{after}")

@@ -13,7 +13,7 @@ from minidl.kernels.threads import get_num_threads
 
 # What someone set for the libraries that compute, thread counts among it. It is read at the start,
 # because some libraries set more when they are imported.
-LIBRARIES = ("KERAS_", "KMP_", "MINIDL_", "MKL_", "OMP_", "ONEDNN_", "OPENBLAS_", "TF_NUM_")
+LIBRARIES = ("KERAS_", "KMP_", "MINIDL_NUM_", "MKL_", "OMP_", "ONEDNN_", "OPENBLAS_", "TF_NUM_")
 ENVIRONMENT = {
     name: value for name, value in sorted(os.environ.items()) if name.startswith(LIBRARIES)
 }

@@ -102,15 +102,19 @@ def test_what_is_no_callback_is_refused(wrong):
 
 @pytest.mark.parametrize(
     ("monitor", "options", "values", "epochs", "best"),
+    # How many epochs there are for a patience of 0, 1 and 2 is what Keras 3.15 does.
     [
-        ("val_loss", {}, [3, 2, 1, 4, 0], 4, 3),
-        ("val_loss", {"patience": 1}, [3, 2, 4, 1, 2, 1, 0], 6, 4),
+        ("val_loss", {}, [3, 2, 4, 4, 4, 4, 4], 3, 2),
+        ("val_loss", {"patience": 1}, [3, 2, 4, 4, 4, 4, 4], 3, 2),
+        ("val_loss", {"patience": 2}, [3, 2, 4, 4, 4, 4, 4], 4, 2),
+        ("val_loss", {"patience": 2}, [3, 2, 4, 1, 2, 1, 0], 6, 4),
         ("val_loss", {"min_delta": 0.5}, [3, 2, 1.6, 0], 3, 2),
         ("val_accuracy", {}, [0.1, 0.5, 0.4, 0.9], 3, 2),
         ("val_accuracy", {"mode": "min"}, [0.5, 0.4, 0.45, 0.1], 3, 2),
         ("val_loss", {"mode": "max"}, [1, 2, 1.5, 3], 3, 2),
-        ("val_loss", {"patience": 1}, [math.nan, 2, math.nan, 1, math.nan, 3, 0], 6, 4),
+        ("val_loss", {"patience": 2}, [math.nan, 2, math.nan, 1, math.nan, 3, 0], 6, 4),
         ("val_loss", {"patience": 9}, [3, 1, 2, 2], 4, 2),
+        ("top_3", {"mode": "max"}, [0.69, 0.75, 0.7], 3, 2),
     ],
 )
 def test_early_stopping_ends_with_the_best_weights(monitor, options, values, epochs, best):
@@ -123,12 +127,22 @@ def test_early_stopping_ends_with_the_best_weights(monitor, options, values, epo
 
 
 def test_early_stopping_can_leave_the_last_weights_and_be_used_again():
-    weights = Weights()
+    weights, script = Weights(), Script("val_loss", [1, 2, 3])
     stopping = EarlyStopping(restore_best_weights=False)
     for _ in range(2):
-        trainer = fit(Script("val_loss", [1, 2, 3]), weights, stopping, epochs=3)
+        trainer = fit(script, weights, stopping, epochs=3)
         assert len(trainer.history) == 2
+        assert stopping.best_epoch == 1
         assert same(trainer.model.state_dict(), weights.after[1])
+        script.values = [5, 6, 7]  # the best of which is worse than any before
+
+
+def test_what_is_kept_for_a_training_is_let_go_with_it():
+    stopping, average = EarlyStopping(patience=9), WeightAverage()
+    fit(stopping, average, epochs=2)
+    assert not stopping._weights
+    assert not average._averages
+    assert not average._tensors
 
 
 def test_early_stopping_without_a_number_ends_and_changes_nothing():
@@ -144,16 +158,18 @@ def test_a_measure_that_is_not_there_is_named():
         fit(EarlyStopping(), validate=False)
 
 
-def test_the_best_weights_are_on_disk(tmp_path):
-    weights, path = Weights(), tmp_path / "best.safetensors"
-    trainer = fit(
-        Script("val_accuracy", [0.1, 0.7, 0.3]),
-        weights,
-        ModelCheckpoint(path, "val_accuracy"),
-        epochs=3,
-    )
-    minidl.load_weights(trainer.model, path)
-    assert same(trainer.model.state_dict(), weights.after[1])
+@pytest.mark.parametrize(("mode", "best"), [("auto", 2), ("min", 1)])
+def test_the_best_weights_are_on_disk(tmp_path, mode, best):
+    weights, script = Weights(), Script("val_accuracy", [0.2, 0.7, 0.3])
+    path = tmp_path / "best.safetensors"
+    checkpoint = ModelCheckpoint(path, "val_accuracy", mode=mode)
+    for _ in range(2):
+        trainer = fit(script, weights, checkpoint, epochs=3)
+        minidl.load_weights(trainer.model, path)
+        assert same(trainer.model.state_dict(), weights.after[best - 1])
+        path.unlink()
+        middle = 0.45  # the same order, but neither more nor less than all before
+        script.values = [middle + (value - middle) / 9 for value in script.values]
 
 
 def test_a_checkpoint_of_each_epoch_is_named_after_it(tmp_path):
@@ -165,6 +181,9 @@ def test_a_checkpoint_of_each_epoch_is_named_after_it(tmp_path):
     ]
     with pytest.raises(FileNotFoundError, match="there is no folder"):
         fit(ModelCheckpoint(tmp_path / "absent" / "w.safetensors"))
+    for name in ("{vale_loss}", "{", "{}"):
+        with pytest.raises(ValueError, match="expected epoch or one of loss, accuracy, val_loss"):
+            fit(ModelCheckpoint(tmp_path / name))
 
 
 def test_the_learning_rate_follows_a_function_of_the_epoch():
@@ -177,15 +196,56 @@ def test_the_learning_rate_follows_a_function_of_the_epoch():
     assert rates == pytest.approx([0.6, 0.3, 0.1])
 
 
+@pytest.mark.parametrize(
+    "callback",
+    [LearningRateScheduler(lambda _, lr: lr), ReduceLROnPlateau()],
+    ids=lambda c: type(c),
+)
+def test_a_schedule_of_the_optimizer_is_not_overruled(callback):
+    with pytest.raises(ValueError, match="lr is a schedule, CosineDecay, which sets"):
+        fit(callback, lr=minidl.CosineDecay(0.1, 10))
+
+
 def test_the_learning_rate_falls_on_a_plateau():
     rates = []
 
     def note(trainer, *_):
         rates.append(trainer.optimizer.current_lr)
 
-    plateau = ReduceLROnPlateau(patience=1, factor=0.5, min_lr=0.2)
-    fit(Script("val_loss", [3, 3, 3, 2, 2, 2, 2, 2]), plateau, note, epochs=8, lr=0.6)
-    assert rates == pytest.approx([0.6, 0.6, 0.3, 0.3, 0.3, 0.2, 0.2, 0.2])
+    plateau = ReduceLROnPlateau(patience=2, factor=0.5, min_lr=0.2)
+    script = Script("val_loss", [3, 3, 3, 2, 2, 2, 2, 2])
+    for _ in range(2):
+        fit(script, plateau, note, epochs=8, lr=0.6)
+        assert rates == pytest.approx([0.6, 0.6, 0.3, 0.3, 0.3, 0.2, 0.2, 0.2])
+        rates.clear()
+        script.values = [value + 9 for value in script.values]
+
+
+@pytest.mark.parametrize(
+    ("options", "values", "falls"),
+    [
+        ({}, [3] * 12, 11),
+        ({"patience": 0}, [3, 3], 2),
+        ({"patience": 1}, [3, 2.99995], 2),  # better by less than 1e-4
+        ({"patience": 1, "min_delta": 0}, [3, 2.99995, 3], 3),
+        ({"patience": 1, "mode": "max"}, [3, 4, 3], 3),
+    ],
+)
+def test_when_the_learning_rate_falls(options, values, falls):
+    rates = []
+
+    def note(trainer, *_):
+        rates.append(trainer.optimizer.current_lr)
+
+    fit(Script("val_loss", values), ReduceLROnPlateau(**options), note, epochs=len(values), lr=0.6)
+    assert [rate < 0.6 for rate in rates].index(True) == falls - 1
+    assert rates[falls - 1] == pytest.approx(0.06)
+
+
+def test_a_learning_rate_below_the_lowest_is_left_alone():
+    plateau = ReduceLROnPlateau(patience=1, min_lr=0.1)
+    trainer = fit(Script("val_loss", [3, 3, 3]), plateau, epochs=3, lr=0.01)
+    assert trainer.optimizer.current_lr == 0.01
 
 
 def test_a_line_of_measures_for_each_epoch(tmp_path):
@@ -238,7 +298,10 @@ def test_the_average_of_the_weights_is_that_of_the_formula():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: EarlyStopping(patience=-1), "patience must not be negative, got -1"),
+        (lambda: EarlyStopping(patience=-1), "patience must be an integer >= 1, got -1"),
+        (lambda: EarlyStopping(patience=math.nan), "patience must be an integer >= 1, got nan"),
+        (lambda: EarlyStopping("val_top_2"), "mode cannot be told from the name 'val_top_2'"),
+        (lambda: CSVLogger("log.txt"), r"log\.txt: expected a path that ends in \.csv"),
         (lambda: EarlyStopping(mode="up"), 'mode must be "auto", "min" or "max", got \'up\''),
         (lambda: EarlyStopping(min_delta=-1), "min_delta must not be negative"),
         (lambda: ReduceLROnPlateau(factor=1.0), "factor must be between 0 and 1, got 1"),

@@ -1,7 +1,11 @@
 """Data sets in batches: their order, transforms, work done ahead; and validation splits."""
 
+import gc
+import subprocess
 import sys
 import threading
+import time
+import weakref
 
 import numpy as np
 import pytest
@@ -12,6 +16,7 @@ from numpy.testing import assert_array_equal
 
 import minidl
 from minidl import DataLoader, Generator, Tensor, train_validation_split
+from minidl.data.loader import Pass
 from minidl.kernels.threads import Ahead
 
 
@@ -88,13 +93,83 @@ def test_transforms_draw_the_same_whoever_makes_a_batch_and_when(monkeypatch, co
     x, y = numbered(20)
     loader = DataLoader(x, y, 4, transform=noise, generator=Generator(0))
     in_turn = [batch.data for batch, _ in loader]
-    assert len({array.tobytes() for array in in_turn}) == 5  # each batch draws its own
     again = [batch.data for batch, _ in loader]
     assert not np.array_equal(in_turn[0], again[0])  # and so does each pass
     same = DataLoader(x, y, 4, transform=noise, generator=Generator(0)).one_pass()
     for number in (3, 0, 4, 1, 2):
         assert_array_equal(same.inputs(number).data, in_turn[number])
     assert (x[:, 0] == np.arange(20)).all()
+
+
+def test_each_batch_draws_numbers_of_its_own():
+    loader = DataLoader(np.zeros((20, 1)), batch_size=4, transform=noise, generator=Generator(0))
+    drawn = [batch.data.tobytes() for _ in range(2) for batch in loader]
+    assert len(set(drawn)) == 10
+
+
+@pytest.mark.parametrize("shuffle", [False, True])
+def test_a_transform_that_writes_to_its_batch_leaves_the_data_alone(shuffle):
+    def writes(images, _):
+        images += 1
+        return images
+
+    x, y = numbered(9)
+    for _ in range(2):
+        batches = list(DataLoader(x, y, 4, shuffle=shuffle, transform=writes))
+        assert all((batch.data[:, 0] == labels.data + 1).all() for batch, labels in batches)
+    assert_array_equal(x[:, 0], y)
+
+
+def test_batches_that_nothing_is_done_to_are_not_copied():
+    x, y = numbered(9)
+    for inputs, labels in DataLoader(x, y, 4).one_pass(like=x):
+        assert np.shares_memory(inputs.data, x)
+        assert np.shares_memory(labels.data, y)
+
+
+def test_a_pass_that_was_left_begins_again_with_its_first_batch():
+    one_pass = DataLoader(*numbered(10), 4, transform=noise, generator=Generator(0)).one_pass()
+    expected = [one_pass.inputs(number).data for number in range(3)]
+    for _ in one_pass:
+        one_pass.prepare()
+        break
+    for batch, right in zip(one_pass, expected, strict=True):
+        assert_array_equal(batch[0].data, right)
+
+
+def test_a_pass_that_was_left_lets_the_data_go():
+    x, y = numbered(20)
+    gone = weakref.ref(x)
+    gc.disable()
+    try:
+        loader = DataLoader(x, y, 4, transform=lambda images, _: images)
+        for _ in loader:
+            break
+        del loader, x, _
+        for _ in range(1000):  # a helper may still be at the second batch
+            if gone() is None:
+                break
+            time.sleep(0.01)
+        assert gone() is None
+    finally:
+        gc.enable()
+
+
+def test_a_forked_child_makes_the_batches_itself():
+    code = """if True:
+        import os, sys, numpy as np, minidl
+        minidl.set_num_threads(2)
+        x = np.arange(12)
+        seen = []
+        for batch in minidl.DataLoader(x, batch_size=4, transform=lambda images, _: images + 1):
+            if len(seen) == 0 and os.fork():
+                _, status = os.wait()
+                sys.exit(os.waitstatus_to_exitcode(status))
+            seen += batch.data.tolist()
+        sys.exit(0 if seen == list(range(1, 13)) else 1)
+    """
+    done = subprocess.run([sys.executable, "-c", code], timeout=60, check=False)
+    assert done.returncode == 0
 
 
 def test_the_next_batch_is_made_ready_by_another_thread():
@@ -151,7 +226,8 @@ def test_batches_come_to_the_device_before_they_are_transformed(monkeypatch):
         ((np.zeros(3), np.zeros(2)), "got 3 inputs and 2 labels"),
         ((np.zeros(3), [0, 0, 0]), "labels as an array or a tensor, got list"),
         (([1.0], np.zeros(1)), "inputs as an array or a tensor, got list"),
-        ((np.zeros(3), np.zeros(3), 0), "batch_size must be at least 1, got 0"),
+        ((np.zeros(3), np.zeros(3), 0), "batch_size must be an integer >= 1, got 0"),
+        ((np.zeros(3), np.zeros(3), 2.0), "batch_size must be an integer >= 1, got 2.0"),
     ],
 )
 def test_what_is_no_data_set_is_refused(arguments, message):
@@ -173,6 +249,54 @@ def trained(*data, **options):
 
 def points():
     return np.arange(70, dtype=np.float32).reshape(35, 2) / 8, np.arange(35) % 3
+
+
+def makers_of_batches(monkeypatch, samples, transform=None, like=None, as_loop=False):
+    """For each batch, whether another thread made it."""
+    minidl.set_num_threads(2)
+    made = []
+    batch_of = Pass._batch
+
+    def watched(self, number):
+        made.append(threading.current_thread() is not threading.main_thread())
+        return batch_of(self, number)
+
+    monkeypatch.setattr(Pass, "_batch", watched)
+    loader = DataLoader(samples, batch_size=2, transform=transform)
+    one_pass = loader.one_pass(like)
+    for _ in loader if as_loop else one_pass:
+        if not as_loop:
+            one_pass.prepare()
+    return made
+
+
+def test_large_batches_and_transformed_ones_are_made_ready_ahead(monkeypatch):
+    monkeypatch.setattr(minidl.data.loader, "LARGE", 80)
+    small, large = np.zeros((6, 9), np.float32), np.zeros((6, 10), np.float32)
+    assert makers_of_batches(monkeypatch, small) == [False, False, False]
+    assert makers_of_batches(monkeypatch, large) == [False, True, True]
+    assert makers_of_batches(monkeypatch, large, as_loop=True) == [False, True, True]
+    assert makers_of_batches(monkeypatch, small, noise) == [False, True, True]
+
+
+def test_batches_for_a_device_are_made_in_turn(monkeypatch):
+    monkeypatch.setitem(sys.modules, "cupy", stand_in)
+    monkeypatch.setattr(minidl.backend, "_by_array_type", {np.ndarray: minidl.backend.CPU})
+    like = Tensor(np.zeros(1, np.float32)).to("gpu").data
+    samples = np.zeros((6, 9), np.float32)
+    made = makers_of_batches(monkeypatch, samples, lambda images, _: images, like)
+    assert made == [False, False, False]
+
+
+def test_fit_has_the_next_batch_made_ready_and_draws_from_the_generator_it_is_given(monkeypatch):
+    monkeypatch.setattr(minidl.data.loader, "LARGE", 0)
+    asked = []
+    prepare = Pass.prepare
+    monkeypatch.setattr(Pass, "prepare", lambda self: asked.append(1) or prepare(self))
+    _, weights, _ = trained(*points(), generator=Generator(1))
+    assert len(asked) == 3 * 2  # 35 samples make two batches of 32
+    assert trained(*points(), generator=Generator(1))[1] == weights
+    assert trained(*points(), generator=Generator(2))[1] != weights
 
 
 @pytest.mark.parametrize("count", [1, 2, 3])
@@ -232,8 +356,27 @@ def test_inputs_alone_can_be_predicted_but_not_learned_from():
         trainer.fit(loader)
     with pytest.raises(ValueError, match="evaluate expects inputs and labels, got inputs alone"):
         trainer.evaluate(x)
-    with pytest.raises(ValueError, match="validation_data expects inputs and labels"):
-        trainer.fit(x, y, validation_data=loader)
+    for data in (loader, (x, None)):
+        with pytest.raises(ValueError, match="validation_data expects inputs and labels"):
+            trainer.fit(x, y, validation_data=data)
+
+
+def test_a_loader_is_not_told_how_to_besides():
+    x, y = points()
+    trainer, *_ = trained(x, y)
+    with pytest.raises(ValueError, match="evaluate with a DataLoader takes no labels and no batch"):
+        trainer.evaluate(DataLoader(x, y), y)
+    with pytest.raises(ValueError, match="predict with a DataLoader takes no labels and no batch"):
+        trainer.predict(DataLoader(x), batch_size=4)
+    for options in ({"shuffle": True}, {"drop_last": True}):
+        with pytest.raises(ValueError, match="predict returns an output for every sample"):
+            trainer.predict(DataLoader(x, batch_size=4, **options))
+
+
+@pytest.mark.parametrize("transform", [minidl.HorizontalFlip, [minidl.HorizontalFlip()], 3])
+def test_what_is_no_transform_is_refused(transform):
+    with pytest.raises(TypeError, match="transform must be a transform such as HorizontalFlip"):
+        DataLoader(*numbered(4), transform=transform)
 
 
 def test_what_is_computed_ahead_arrives_or_raises_with_and_without_a_helper():
@@ -281,11 +424,56 @@ def test_a_split_takes_each_sample_once_and_of_each_class_its_share(
             assert abs((classes[validation] == one).sum() - share) < 1
 
 
-def test_the_seed_decides_what_is_set_aside():
+@pytest.mark.parametrize("classes", [1, 4, 100])
+@pytest.mark.parametrize("stratify", [False, True])
+def test_the_seed_decides_what_is_set_aside(classes, stratify):
     x, y = numbered(100)
-    splits = [train_validation_split(x, y, generator=Generator(seed))[1][1] for seed in (0, 0, 1)]
-    assert_array_equal(splits[0], splits[1])
-    assert not np.array_equal(splits[0], splits[2])
+
+    def set_aside(seed):
+        options = {"stratify": stratify, "generator": Generator(seed)}
+        return train_validation_split(x, y % classes, **options)[1][0][:, 0].tolist()
+
+    assert set_aside(0) == set_aside(0) != set_aside(1)
+    assert len(set_aside(0)) == 10
+    seen = {number for seed in range(99) for number in set_aside(seed)}
+    assert len(seen) > 95  # each has its chance
+
+
+def test_classes_have_their_shares_only_if_they_are_to():
+    x, y = numbered(100)
+    x, y = x, y % 2
+
+    def of_class_one(seed, **options):
+        _, (_, labels) = train_validation_split(x, y, 0.2, generator=Generator(seed), **options)
+        return int(labels.sum())
+
+    assert {of_class_one(seed) for seed in range(20)} == {10}
+    assert len({of_class_one(seed, stratify=False) for seed in range(20)}) > 1
+
+
+def test_labels_that_are_not_known_make_a_class_and_other_shapes_are_refused():
+    x, y = np.arange(40), np.where(np.arange(40) < 10, np.nan, 1.0)
+    (_, rest), (_, labels) = train_validation_split(x, y, 0.9)
+    assert len(labels) == 36
+    assert np.isnan(labels).sum() == 9
+    assert len(rest) == 4
+    for shape in ((40, 0), (40, 2, 2)):
+        with pytest.raises(ValueError, match="to stratify, got shape"):
+            train_validation_split(x, np.zeros(shape))
+        train_validation_split(x, np.zeros(shape), stratify=False)
+
+
+def test_a_split_takes_tensors_and_stays_on_their_device(monkeypatch):
+    monkeypatch.setitem(sys.modules, "cupy", stand_in)
+    monkeypatch.setattr(minidl.backend, "_by_array_type", {np.ndarray: minidl.backend.CPU})
+    x, y = numbered(20)
+    expected = train_validation_split(x, y, generator=Generator(0))
+    there = Tensor(x).to("gpu"), Tensor(y).to("gpu")
+    for data in ((Tensor(x), Tensor(y)), there):
+        split = train_validation_split(*data, generator=Generator(0))
+        for part, right in zip(sum(split, ()), sum(expected, ()), strict=True):
+            assert type(part) is type(data[0].data)
+            assert_array_equal(Tensor(part).numpy(), right)
 
 
 @pytest.mark.parametrize("fraction", [0, 1, -0.5, 1.5, float("nan")])

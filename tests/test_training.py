@@ -279,6 +279,60 @@ def test_clip_norm_bounds_the_step():
     assert moved == pytest.approx(0.01, rel=1e-3)
 
 
+@pytest.mark.parametrize(
+    "metrics", [{"loss": minidl.accuracy}, {"seconds": minidl.accuracy}, ["accuracy"]]
+)
+def test_metrics_without_names_of_their_own_are_refused(metrics):
+    with pytest.raises(ValueError, match="functions by names other than loss and seconds"):
+        small_trainer(metrics=metrics)
+
+
+def test_looking_at_the_measures_does_not_change_them(monkeypatch):
+    x, y = clusters()
+    quiet = small_trainer().fit(x, y, batch_size=7, verbose=0)
+    monkeypatch.setattr(sys, "stdout", Terminal())
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setattr(progress_module.Bar, "EVERY", 0.0)
+    assert small_trainer().fit(x, y, batch_size=7, verbose=1).history == quiet.history
+
+
+def test_outputs_wait_for_being_measured_only_up_to_some_bytes(monkeypatch):
+    monkeypatch.setattr(minidl.training.means.Means, "MOST_BYTES", 3 * 7 * 4)
+    calls = []
+
+    def metric(outputs, labels):
+        calls.append(len(labels))
+        return minidl.accuracy(outputs, labels)
+
+    x, y = clusters(samples=70)
+    small_trainer(metrics={"accuracy": metric}).fit(x, y, batch_size=7, verbose=0)
+    assert calls == [7] * 10
+
+
+def test_a_training_that_was_stopped_does_not_stop_the_next():
+    x, y = clusters()
+    trainer = small_trainer()
+
+    def stop(trainer, *_):
+        trainer.stop_training = True
+
+    assert len(trainer.fit(x, y, epochs=3, callbacks=[stop], verbose=0)) == 1
+    assert len(trainer.fit(x, y, epochs=3, verbose=0)) == 3
+
+
+def test_a_batch_has_32_samples_unless_said():
+    sizes = []
+
+    def count(outputs, labels):
+        sizes.append(len(outputs))
+        return minidl.cross_entropy(outputs, labels)
+
+    x, y = clusters(samples=70)
+    model = small_model()
+    minidl.Trainer(model, count, minidl.SGD(model.parameters())).fit(x, y, verbose=0)
+    assert sizes == [32, 32, 6]
+
+
 def test_metrics_of_the_user_are_measured():
     x = np.random.default_rng(0).random((20, 5), dtype=np.float32)
     model = minidl.Sequential([minidl.Dense(1)], input_shape=(5,))
@@ -401,7 +455,7 @@ def test_bad_arguments_are_named():
     trainer = small_trainer()
     with pytest.raises(ValueError, match="epochs must be at least 1, got 0"):
         trainer.fit(x, y, epochs=0)
-    with pytest.raises(ValueError, match="batch_size must be at least 1, got 0"):
+    with pytest.raises(ValueError, match="batch_size must be an integer >= 1, got 0"):
         trainer.fit(x, y, batch_size=0, verbose=0)
     with pytest.raises(ValueError, match="verbose must be 0, 1, 2"):
         trainer.fit(x, y, verbose=3)

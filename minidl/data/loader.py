@@ -13,9 +13,10 @@ from typing import Any, TypeAlias
 from minidl import backend
 from minidl.backend import Array, Generator, default_generator
 from minidl.kernels.threads import Ahead
+from minidl.layers.module import positive
 from minidl.tensor import Tensor
 
-# What makes other images of a batch of images, drawing from a generator.
+# What makes other inputs of a batch of inputs, with random numbers of a generator.
 Transformation: TypeAlias = Callable[[Array, Generator], Array]
 
 # Bytes of a batch's inputs from which on it is made ready ahead: what a helper has written lies in
@@ -32,16 +33,17 @@ class DataLoader:
         batch_size: samples a batch.
         shuffle: whether each pass takes the samples in another order.
         drop_last: whether a last batch of fewer samples is left out.
-        transform: what is done to the inputs of each batch, such as `HorizontalFlip()`: called with
-            an array and a generator of the batch's own.
+        transform: what is done to the inputs of each batch, such as `HorizontalFlip()`. A function
+            of your own is called with an array and a generator of the batch's own. It may be called
+            by several threads at once, and must return a new array that nobody changes any more.
         generator: where orders and transforms come from; the one that `seed` seeds by default.
 
-    Batches are tensors where the data are. The next one is made ready in the background while the
-    loop works on the last.
+    Batches are tensors where the data are, and may share their memory. The next one is made ready
+    in the background while the loop works on the last.
 
     Raises:
         ValueError: if there is no sample or no batch, or x and y differ in number.
-        TypeError: if x or y is no array.
+        TypeError: if x or y is no array, or transform is nothing that can be called.
     """
 
     def __init__(
@@ -62,13 +64,16 @@ class DataLoader:
                 "expected as many labels as inputs, "
                 f"got {len(self.x)} inputs and {len(self.y)} labels"
             )
-        if batch_size < 1:
-            raise ValueError(f"batch_size must be at least 1, got {batch_size}")
-        if drop_last and batch_size > len(self.x):
+        self.batch_size = positive(batch_size, "batch_size")
+        if drop_last and self.batch_size > len(self.x):
             raise ValueError(
                 f"drop_last leaves no batch of {batch_size} among {len(self.x)} samples"
             )
-        self.batch_size = batch_size
+        if transform is not None and (isinstance(transform, type) or not callable(transform)):
+            raise TypeError(
+                f"transform must be a transform such as HorizontalFlip() or a function, got "
+                f"{transform!r}; Compose([...]) makes one of several"
+            )
         self.shuffle = shuffle
         self.drop_last = drop_last
         self.transform = transform
@@ -111,8 +116,8 @@ class Pass:
         here = backend.of(loader.x if like is None else like)
         size = loader.x.nbytes // len(loader.x) * loader.batch_size
         self._may_prepare = here is backend.CPU and (size >= LARGE or bool(loader.transform))
-        self._following = 0
-        self._next: Ahead[tuple[Tensor, ...]] | None = None
+        self._number = -1  # of the batch that the loop is at
+        self._next: tuple[int, Ahead[tuple[Tensor, ...]]] | None = None
 
     def __len__(self) -> int:
         """The number of batches."""
@@ -137,7 +142,8 @@ class Pass:
         start = number * self._loader.batch_size
         batch = slice(start, min(start + self._loader.batch_size, len(array)))
         if self._order is None:
-            some = array[batch]
+            # A copy if a transform will see it, which might write to it.
+            some = array[batch].copy() if self._loader.transform else array[batch]
         else:
             some = array.take(backend.of(array).asarray(self._order[batch]), 0)
         return some if self._like is None else backend.of(self._like).asarray(some)
@@ -149,9 +155,9 @@ class Pass:
     def __iter__(self) -> Iterator[tuple[Tensor, ...]]:
         """Each batch in turn: inputs, and labels if there are any."""
         for number in range(len(self)):
+            self._number = number
             ready, self._next = self._next, None
-            self._following = number + 1
-            yield ready.result() if ready else self._batch(number)
+            yield ready[1].result() if ready and ready[0] == number else self._batch(number)
 
     def prepare(self) -> None:
         """Let an idle thread make the batch ready that follows, if that is worth it.
@@ -159,8 +165,9 @@ class Pass:
         Halfway through a training step is a good time: the last layers, the loss and their
         gradients are small, and leave threads idle.
         """
-        if self._may_prepare and self._next is None and self._following < len(self):
-            self._next = Ahead(partial(self._batch, self._following))
+        following = self._number + 1
+        if self._may_prepare and self._next is None and following < len(self):
+            self._next = following, Ahead(partial(self._batch, following))
 
 
 def _array(data: Any, name: str) -> Array:

@@ -6,13 +6,14 @@ import numpy as np
 
 from minidl import backend
 from minidl.backend import Array, Generator, default_generator
+from minidl.tensor import Tensor
 
 Samples = tuple[Array, Array]
 
 
 def train_validation_split(
-    x: Array,
-    y: Array,
+    x: Array | Tensor,
+    y: Array | Tensor,
     fraction: float = 0.1,
     *,
     stratify: bool = True,
@@ -21,9 +22,9 @@ def train_validation_split(
     """Divide a data set at random into one to train on and one to validate with.
 
     Args:
-        x: inputs (N, ...).
-        y: labels: class numbers (N,) or (N, 1), or a row for each sample, (N, C), whose largest
-            element names the class.
+        x: inputs (N, ...), an array or a tensor.
+        y: labels, likewise: class numbers (N,) or (N, 1), or a row for each sample, (N, C), whose
+            largest element names the class.
         fraction: the share of the samples to validate with, between 0 and 1.
         stratify: whether each class is divided by that share too, to within one sample.
         generator: where the choice comes from; the one that `seed` seeds by default.
@@ -33,8 +34,10 @@ def train_validation_split(
         round(fraction * N) samples in the second.
 
     Raises:
-        ValueError: if x and y differ in number, or one of the two parts would be empty.
+        ValueError: if x and y differ in number, one of the two parts would be empty, or labels of
+            another shape are to be stratified.
     """
+    x, y = (data.data if isinstance(data, Tensor) else data for data in (x, y))
     count = len(x)
     if len(y) != count:
         raise ValueError(f"expected as many labels as inputs, got {count} inputs, {len(y)} labels")
@@ -58,12 +61,19 @@ def _classes(y: Array) -> Array:
     labels = backend.on_host(y)
     if labels.ndim == 2 and labels.shape[1] > 1:
         return labels.argmax(axis=1)
-    return labels.reshape(len(labels), -1)[:, 0]
+    if labels.size != len(labels):
+        raise ValueError(
+            f"expected labels (N,), (N, 1) or (N, C) to stratify, got shape {labels.shape}; "
+            "or say stratify=False"
+        )
+    return labels.reshape(-1)
 
 
 def _by_class(order: Array, classes: Array) -> list[Array]:
     """Samples in some order, class by class."""
-    return [order[classes[order] == one] for one in np.unique(classes)]
+    _, numbers, sizes = np.unique(classes, return_inverse=True, return_counts=True)
+    sorted_by_class = order[np.argsort(numbers[order], kind="stable")]
+    return np.split(sorted_by_class, np.cumsum(sizes)[:-1])
 
 
 def _shares(groups: list[Array], wanted: int, rng: np.random.Generator) -> Array:

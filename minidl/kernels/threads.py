@@ -170,7 +170,8 @@ class Ahead(Generic[T]):
     """
 
     def __init__(self, work: Callable[[], T]) -> None:
-        self._work = work
+        self._work: Callable[[], T] | None = work
+        self._process = os.getpid()
         self._outcome: list[T] = []
         self._error: BaseException | None = None
         self._done = threading.Lock()
@@ -186,8 +187,11 @@ class Ahead(Generic[T]):
             raise
 
     def _compute(self) -> None:
+        work = self._work
+        assert work is not None  # noqa: S101  until it is done, here and nowhere else
         try:
-            self._outcome.append(self._work())
+            self._outcome.append(work())
+            self._work = None  # and what it holds on to, which may hold on to this
         except BaseException as error:
             self._error = error
         finally:
@@ -198,12 +202,14 @@ class Ahead(Generic[T]):
 
         Raises what `work` raised.
         """
-        with self._done:
-            if self._error:
-                raise self._error
-        if not self._outcome:
+        if self._process == os.getpid():  # in a forked child nobody is at it any more
+            with self._done:
+                if self._error:
+                    raise self._error
+        if self._work is not None:
             self._outcome.append(self._work())
-        return self._outcome[0]
+            self._work = None
+        return self._outcome[-1]
 
 
 class _Helper:

@@ -1,7 +1,7 @@
 """What is told how training goes, and may act on it.
 
 `Trainer.fit` takes a list of callbacks and calls their methods in turn. The ones here bear Keras's
-names and do what those do.
+names and do what those do; where a default differs, it says so. Epochs are counted from 1.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 from minidl.backend import Array
+from minidl.layers.module import positive
+from minidl.optim import Schedule
 from minidl.tensor import Tensor
 from minidl.training.weights import save_weights
 
@@ -51,7 +53,7 @@ class Callback:
         return type(self).on_batch_end is not Callback.on_batch_end
 
 
-class LambdaCallback(Callback):
+class _EpochEnd(Callback):
     """Calls a function of the trainer, the epoch and its measures after each epoch."""
 
     def __init__(self, on_epoch_end: EpochFunction) -> None:
@@ -71,7 +73,7 @@ def as_callback(callback: Callback | EpochFunction) -> Callback:
             "callbacks must be instances of Callback or functions of trainer, epoch and measures, "
             f"got {callback!r}"
         )
-    return LambdaCallback(callback)
+    return _EpochEnd(callback)
 
 
 class _Best:
@@ -79,14 +81,18 @@ class _Best:
 
     Args:
         monitor: the name of the measure.
-        mode: "min" if less is better, "max" if more is; "auto" for more if the name speaks of
-            accuracy, and less otherwise.
+        mode: "min" if less is better, "max" if more is; "auto" for what the name says.
         min_delta: what counts as better differs by more than this.
     """
 
     def __init__(self, monitor: str, mode: str, min_delta: float = 0.0) -> None:
         if mode not in ("auto", "min", "max"):
             raise ValueError(f'mode must be "auto", "min" or "max", got {mode!r}')
+        if mode == "auto" and "acc" not in monitor and "loss" not in monitor:
+            raise ValueError(
+                f"mode cannot be told from the name {monitor!r}: say "
+                'mode="max" if more is better, mode="min" if less is'
+            )
         if not min_delta >= 0:
             raise ValueError(f"min_delta must not be negative, got {min_delta}")
         self.monitor = monitor
@@ -121,11 +127,10 @@ class EarlyStopping(Callback):
 
     Args:
         monitor: the measure, such as "val_loss" or "val_accuracy".
-        patience: epochs in a row that may bring nothing better before the next such one ends it;
-            0 ends at the first.
+        patience: after how many epochs in a row that bring nothing better training ends; 0 is 1.
         min_delta: what counts as better differs by more than this.
         mode: "min" if less is better, "max" if more is; "auto" for more if the name speaks of
-            accuracy, and less otherwise.
+            accuracy, and less if of a loss.
         restore_best_weights: whether the model ends with the weights of its best epoch, also if
             training ends by itself. Keras leaves those of the last epoch unless asked.
 
@@ -145,7 +150,7 @@ class EarlyStopping(Callback):
         restore_best_weights: bool = True,
     ) -> None:
         self._best = _Best(monitor, mode, min_delta)
-        self._patience = _count(patience, "patience")
+        self._patience = _patience(patience)
         self._restore = restore_best_weights
         self._weights: dict[str, Array] | None = None
         self.best_epoch = 0
@@ -162,7 +167,7 @@ class EarlyStopping(Callback):
             self.best_epoch = epoch
             if self._restore:
                 self._weights = trainer.model.state_dict()
-        elif epoch - self.best_epoch > self._patience:
+        elif epoch - self.best_epoch >= self._patience:
             trainer.stop_training = True
 
     def on_train_end(self, trainer: Trainer) -> None:
@@ -183,7 +188,7 @@ class ModelCheckpoint(Callback):
         mode: see `EarlyStopping`.
 
     Raises:
-        ValueError: in training, if there is no such measure.
+        ValueError: in training, if there is no such measure, or path names what is none.
         OSError: in training, if the file cannot be written.
     """
 
@@ -205,7 +210,14 @@ class ModelCheckpoint(Callback):
     def on_epoch_end(self, trainer: Trainer, epoch: int, measures: Measures) -> None:
         """Save the weights if that is due."""
         if not self._best_only or self._best.is_beaten_by(measures):
-            save_weights(trainer.model, self._path.format(epoch=epoch, **measures))
+            try:
+                path = self._path.format(epoch=epoch, **measures)
+            except (LookupError, ValueError) as error:
+                raise ValueError(
+                    f"{self._path}: expected epoch or one of {', '.join(measures)} between the "
+                    f"braces: {error}"
+                ) from error
+            save_weights(trainer.model, path)
 
 
 class LearningRateScheduler(Callback):
@@ -216,10 +228,17 @@ class LearningRateScheduler(Callback):
             returns the next one.
 
     For a rate that changes with every step, give the optimizer a schedule such as `CosineDecay`.
+
+    Raises:
+        ValueError: in training, if the optimizer has such a schedule already.
     """
 
     def __init__(self, schedule: Callable[[int, float], float]) -> None:
         self._schedule = schedule
+
+    def on_train_begin(self, trainer: Trainer) -> None:
+        """Raise ValueError if the learning rate is a schedule."""
+        _check_rate(trainer)
 
     def on_epoch_begin(self, trainer: Trainer, epoch: int) -> None:
         """Set the learning rate."""
@@ -233,13 +252,14 @@ class ReduceLROnPlateau(Callback):
     Args:
         monitor: the measure.
         factor: what the learning rate is multiplied with, between 0 and 1.
-        patience: epochs in a row that may bring nothing better before the next such one lowers it.
+        patience: after how many epochs in a row that bring nothing better it is lowered; 0 is 1.
         min_delta: what counts as better differs by more than this.
         min_lr: the lowest learning rate.
         mode: see `EarlyStopping`.
 
     Raises:
-        ValueError: if an argument is out of range; in training, if there is no such measure.
+        ValueError: if an argument is out of range; in training, if there is no such measure, or the
+            learning rate is a schedule.
     """
 
     def __init__(
@@ -255,35 +275,40 @@ class ReduceLROnPlateau(Callback):
             raise ValueError(f"factor must be between 0 and 1, got {factor}")
         self._best = _Best(monitor, mode, min_delta)
         self._factor, self._min_lr = factor, min_lr
-        self._patience = _count(patience, "patience")
+        self._patience = _patience(patience)
         self._since = 0
 
     def on_train_begin(self, trainer: Trainer) -> None:
-        """Forget an earlier training."""
+        """Forget an earlier training. Raises ValueError if the learning rate is a schedule."""
+        _check_rate(trainer)
         self._best.forget()
         self._since = 0
 
     def on_epoch_end(self, trainer: Trainer, epoch: int, measures: Measures) -> None:
         """Lower the learning rate if nothing has got better for too long."""
         self._since = 0 if self._best.is_beaten_by(measures) else self._since + 1
-        if self._since > self._patience:
+        if self._since >= self._patience:
             self._since = 0
-            optimizer = trainer.optimizer
-            optimizer.lr = max(optimizer.current_lr * self._factor, self._min_lr)
+            rate = trainer.optimizer.current_lr
+            if rate > self._min_lr:
+                trainer.optimizer.lr = max(rate * self._factor, self._min_lr)
 
 
 class CSVLogger(Callback):
     """Writes a line of measures after each epoch to a CSV file, which can be read meanwhile.
 
     Args:
-        path: of the file, in an existing folder. An older one is replaced.
+        path: of the file, which ends in .csv, in an existing folder. An older one is replaced.
 
     Raises:
+        ValueError: if the path ends otherwise.
         OSError: in training, if the file cannot be written.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self._path = Path(path)
+        if self._path.suffix != ".csv":
+            raise ValueError(f"{path}: expected a path that ends in .csv")
 
     def on_epoch_end(self, trainer: Trainer, epoch: int, measures: Measures) -> None:
         """Write the history so far."""
@@ -293,9 +318,10 @@ class CSVLogger(Callback):
 class WeightAverage(Callback):
     """Averages the weights of all steps, later ones more, and ends training with the average [1].
 
-    After each step, average = decay * average + (1 - decay) * weights, for parameters and buffers
-    alike; d is smaller at first, min(decay, (1 + t) / (10 + t)) after t steps, so that the start is
-    soon forgotten. During training the model keeps its own weights, and is validated with them.
+    After each step, average = d * average + (1 - d) * weights, for parameters and floating buffers
+    alike. d is decay, but smaller at first: at most (1 + t) / (10 + t) after t steps, so that the
+    start is soon forgotten. During training the model keeps its own weights, and is validated with
+    them. Of this and an `EarlyStopping` in one list, the one that stands last has the last word.
 
     Args:
         decay: between 0 and 1; 1 / (1 - decay) is about the number of steps that count.
@@ -319,7 +345,8 @@ class WeightAverage(Callback):
         """Start from the weights that the model has."""
         model = trainer.model
         self._steps = 0
-        self._tensors = [t for _, t in (*model.named_parameters(), *model.named_buffers())]
+        tensors = [t for _, t in (*model.named_parameters(), *model.named_buffers())]
+        self._tensors = [tensor for tensor in tensors if tensor.dtype.kind == "f"]
         self._averages = [tensor.data.copy() for tensor in self._tensors]
 
     def on_batch_end(self, trainer: Trainer) -> None:
@@ -336,8 +363,15 @@ class WeightAverage(Callback):
         self._tensors, self._averages = [], []
 
 
-def _count(number: int, name: str) -> int:
-    """A number of epochs. Raises ValueError below zero."""
-    if number < 0:
-        raise ValueError(f"{name} must not be negative, got {number}")
-    return number
+def _patience(epochs: int) -> int:
+    """A number of epochs, at least one. Raises ValueError if it is no integer from 0 on."""
+    return positive(1 if epochs == 0 else epochs, "patience")
+
+
+def _check_rate(trainer: Trainer) -> None:
+    """Raise ValueError if the learning rate is a schedule, which a callback would put an end to."""
+    if isinstance(trainer.optimizer.lr, Schedule):
+        raise ValueError(
+            f"the optimizer's lr is a schedule, {type(trainer.optimizer.lr).__name__}, which sets "
+            "the learning rate of each step; give it a number, or leave the callback out"
+        )

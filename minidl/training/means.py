@@ -37,29 +37,28 @@ class Means:
         self.waiting.append((loss.data, outputs.data, labels.data))
         self.bytes += outputs.data.nbytes
         if len(self.waiting) >= self.MOST_BATCHES or self.bytes >= self.MOST_BYTES:
-            self._measure()
+            self.samples, self.sums = self._with_waiting()
+            self.waiting, self.bytes = [], 0
 
     def values(self) -> dict[str, float]:
-        """The means so far."""
-        self._measure()
-        return {name: total / self.samples for name, total in self.sums.items()}
+        """The means so far. Asking changes nothing: what waits is measured with what follows."""
+        samples, sums = self._with_waiting()
+        return {name: total / samples for name, total in sums.items()}
 
-    def _measure(self) -> None:
-        """Add what is waiting to the sums."""
+    def _with_waiting(self) -> tuple[int, dict[str, float]]:
+        """The number of samples and the sums, with those of what is waiting added."""
+        sums = dict(self.sums)
         if not self.waiting:
-            return
+            return self.samples, sums
         losses, outputs, labels = zip(*self.waiting, strict=True)
         xp = backend.of(outputs[0]).xp
         sizes = np.array([len(part) for part in labels])
         # Sums are float64: thousands of batches add up, and float32 would show it.
-        mean = backend.on_host(xp.stack(losses)).astype(np.float64)
-        self._add("loss", float(mean @ sizes))
+        totals = {"loss": backend.on_host(xp.stack(losses)).astype(np.float64) @ sizes}
         if self.metrics:
             joined = Tensor(xp.concatenate(outputs)), Tensor(xp.concatenate(labels))
             for name, metric in self.metrics.items():
-                self._add(name, float(metric(*joined)) * int(sizes.sum()))
-        self.samples += int(sizes.sum())
-        self.waiting, self.bytes = [], 0
-
-    def _add(self, name: str, amount: float) -> None:
-        self.sums[name] = self.sums.get(name, 0.0) + amount
+                totals[name] = float(metric(*joined)) * sizes.sum()
+        for name, total in totals.items():
+            sums[name] = sums.get(name, 0.0) + float(total)
+        return self.samples + int(sizes.sum()), sums

@@ -27,6 +27,9 @@ from minidl.training.metrics import accuracy
 from minidl.training.outputs import ends_in_softmax, outputs_of
 from minidl.training.progress import progress
 
+# What a history holds besides metrics.
+RESERVED = ("loss", "seconds")
+
 
 class Trainer:
     """Fits a model to data, and says how well it does.
@@ -40,7 +43,7 @@ class Trainer:
         optimizer: over the model's parameters.
         metrics: further functions of outputs and labels, by name, each the mean over the samples it
             is given, which may be those of several batches; {"accuracy": accuracy} if None and the
-            loss is cross_entropy.
+            loss is cross_entropy. No metric can be named "loss" or "seconds".
         clip_norm: the largest norm of all gradients together, see `clip_grad_norm`; None for any.
 
     Attributes:
@@ -70,6 +73,11 @@ class Trainer:
         if of_classes and not chosen and ends_in_softmax(model):
             loss = partial(loss, from_logits=False)  # type: ignore[call-arg]
         self.loss = loss
+        if not isinstance(metrics, Mapping) or not metrics.keys().isdisjoint(RESERVED):
+            raise ValueError(
+                "metrics must be functions by names other than "
+                f'{" and ".join(RESERVED)}, such as {{"accuracy": accuracy}}, got {metrics!r}'
+            )
         self.metrics = dict(metrics)
         self.history = History()
         self.stop_training = False
@@ -94,7 +102,7 @@ class Trainer:
         *,
         shuffle: bool | None = None,
         transform: Transformation | None = None,
-        callbacks: Sequence[Callback | EpochFunction] = (),
+        callbacks: Sequence[Callback | EpochFunction] | None = None,
         verbose: int | str = "auto",
         generator: Generator | None = None,
     ) -> History:
@@ -138,13 +146,13 @@ class Trainer:
                 32 if batch_size is None else batch_size,
                 shuffle=True if shuffle is None else shuffle,
                 transform=transform,
-                generator=generator or default_generator,
+                generator=default_generator if generator is None else generator,
             )
         _check_labels(loader, "fit")
         validation = None if validation_data is None else _validation(validation_data)
         if epochs < 1:
             raise ValueError(f"epochs must be at least 1, got {epochs}")
-        listeners = [as_callback(callback) for callback in callbacks]
+        listeners = [as_callback(callback) for callback in callbacks or ()]
         after_batch = [c.on_batch_end for c in listeners if c.hears_batches]
         with (
             self._turn,
@@ -211,14 +219,15 @@ class Trainer:
         self.optimizer.step()
         return loss, outputs
 
-    def evaluate(self, x: Any, y: Any = None, batch_size: int = 256) -> dict[str, float]:
+    def evaluate(self, x: Any, y: Any = None, batch_size: int | None = None) -> dict[str, float]:
         """The mean loss and metrics over a data set, in evaluation mode.
 
         Args:
             x: inputs, (N, ...); or a DataLoader of inputs and labels, which then has the say on
                 batches.
             y: labels, (N, ...).
-            batch_size: samples at a time; the result does not depend on it but for rounding.
+            batch_size: samples at a time, 256 if None; the result does not depend on it but for
+                rounding.
 
         Returns:
             "loss" and one entry for each metric.
@@ -226,7 +235,7 @@ class Trainer:
         Raises:
             ValueError, TypeError: as `fit`.
         """
-        loader = x if isinstance(x, DataLoader) else DataLoader(x, y, batch_size)
+        loader = _loader("evaluate", x, y, batch_size)
         _check_labels(loader, "evaluate")
         means = Means(self.metrics)
         with self._turn, no_grad(), self.model.mode(training=False):
@@ -237,21 +246,27 @@ class Trainer:
                 means.add(self.loss(out, labels), out, labels)
         return means.values()
 
-    def predict(self, x: Any, batch_size: int = 256) -> Array:
+    def predict(self, x: Any, batch_size: int | None = None) -> Array:
         """The model's outputs for every sample, in evaluation mode.
 
         Args:
             x: inputs, (N, ...); or a DataLoader, which then has the say on batches, and whose
                 labels are not looked at.
-            batch_size: samples at a time; each thread may work on a batch of its own.
+            batch_size: samples at a time, 256 if None; each thread may work on a batch of its own.
 
         Returns:
             A NumPy array (N, ...).
 
         Raises:
-            ValueError, TypeError: if there is no data, or it does not suit the model.
+            ValueError, TypeError: if there is no data, it does not suit the model, or a DataLoader
+                shuffles it or leaves some of it out.
         """
-        loader = x if isinstance(x, DataLoader) else DataLoader(x, batch_size=batch_size)
+        loader = _loader("predict", x, None, batch_size)
+        if loader.shuffle or loader.drop_last:
+            raise ValueError(
+                "predict returns an output for every sample, in their order; "
+                "give it a DataLoader without shuffle and drop_last"
+            )
         with self._turn, self.model.mode(training=False):
             batches = loader.one_pass(like=self._like)
             outputs = outputs_of(self.model, range(len(batches)), batches.inputs)
@@ -263,6 +278,15 @@ class Trainer:
         return self.optimizer.params[0].data
 
 
+def _loader(name: str, x: Any, y: Any, batch_size: int | None) -> DataLoader:
+    """What goes through some data. Raises ValueError for a loader that is told how to besides."""
+    if not isinstance(x, DataLoader):
+        return DataLoader(x, y, 256 if batch_size is None else batch_size)
+    if y is not None or batch_size is not None:
+        raise ValueError(f"{name} with a DataLoader takes no labels and no batch_size besides")
+    return x
+
+
 def _validation(data: tuple[Any, Any] | DataLoader) -> DataLoader:
     """Validation data as a loader. Raises ValueError or TypeError if they are none."""
     if isinstance(data, DataLoader):
@@ -271,9 +295,11 @@ def _validation(data: tuple[Any, Any] | DataLoader) -> DataLoader:
     if not isinstance(data, (tuple, list)) or len(data) != 2:
         raise ValueError("validation_data must be a pair, (inputs, labels), or a DataLoader")
     try:
-        return DataLoader(*data, batch_size=256)
+        loader = DataLoader(*data, batch_size=256)
     except (ValueError, TypeError) as error:
         raise type(error)(f"validation_data: {error}") from error
+    _check_labels(loader, "validation_data")
+    return loader
 
 
 def _check_labels(loader: DataLoader, name: str) -> None:
