@@ -212,11 +212,11 @@ def test_the_learning_rate_falls_on_a_plateau():
     def note(trainer, *_):
         rates.append(trainer.optimizer.current_lr)
 
-    plateau = ReduceLROnPlateau(patience=2, factor=0.5, min_lr=0.2)
+    plateau = ReduceLROnPlateau(patience=2, factor=0.5, min_lr=0.1)
     script = Script("val_loss", [3, 3, 3, 2, 2, 2, 2, 2])
     for _ in range(2):
         fit(script, plateau, note, epochs=8, lr=0.6)
-        assert rates == pytest.approx([0.6, 0.6, 0.3, 0.3, 0.3, 0.2, 0.2, 0.2])
+        assert rates == pytest.approx([0.6, 0.6, 0.3, 0.3, 0.3, 0.15, 0.15, 0.1])
         rates.clear()
         script.values = [value + 9 for value in script.values]
 
