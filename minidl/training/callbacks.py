@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -47,11 +47,6 @@ class Callback:
     def on_train_end(self, trainer: Trainer) -> None:
         """Training is over, unless an error ended it."""
 
-    @property
-    def hears_batches(self) -> bool:
-        """Whether there is anything to call after each step."""
-        return type(self).on_batch_end is not Callback.on_batch_end
-
 
 class _EpochEnd(Callback):
     """Calls a function of the trainer, the epoch and its measures after each epoch."""
@@ -64,7 +59,49 @@ class _EpochEnd(Callback):
         self._function(trainer, epoch, measures)
 
 
-def as_callback(callback: Callback | EpochFunction) -> Callback:
+class CallbackList(Callback):
+    """Hands what it hears on to several callbacks, in their order.
+
+    Args:
+        callbacks: callbacks, and functions to call after each epoch.
+
+    Raises:
+        TypeError: if something is neither, such as a class.
+    """
+
+    def __init__(self, callbacks: Iterable[Callback | EpochFunction]) -> None:
+        self._all = [_as_callback(callback) for callback in callbacks]
+        # Most want nothing after a step, which may take less time than calling them all.
+        deaf = Callback.on_batch_end
+        self._after_batch = [c for c in self._all if type(c).on_batch_end is not deaf]
+
+    def on_train_begin(self, trainer: Trainer) -> None:
+        """Training begins."""
+        for callback in self._all:
+            callback.on_train_begin(trainer)
+
+    def on_epoch_begin(self, trainer: Trainer, epoch: int) -> None:
+        """An epoch begins."""
+        for callback in self._all:
+            callback.on_epoch_begin(trainer, epoch)
+
+    def on_batch_end(self, trainer: Trainer) -> None:
+        """A step has been taken."""
+        for callback in self._after_batch:
+            callback.on_batch_end(trainer)
+
+    def on_epoch_end(self, trainer: Trainer, epoch: int, measures: Measures) -> None:
+        """An epoch is done."""
+        for callback in self._all:
+            callback.on_epoch_end(trainer, epoch, measures)
+
+    def on_train_end(self, trainer: Trainer) -> None:
+        """Training is over."""
+        for callback in self._all:
+            callback.on_train_end(trainer)
+
+
+def _as_callback(callback: Callback | EpochFunction) -> Callback:
     """A callback as it is, a function as one. Raises TypeError for anything else, also a class."""
     if isinstance(callback, Callback):
         return callback

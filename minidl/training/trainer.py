@@ -20,7 +20,7 @@ from minidl.layers import Module
 from minidl.losses import cross_entropy
 from minidl.optim import Optimizer, clip_grad_norm
 from minidl.tensor import Tensor, no_grad
-from minidl.training.callbacks import Callback, EpochFunction, as_callback
+from minidl.training.callbacks import Callback, CallbackList, EpochFunction
 from minidl.training.history import History
 from minidl.training.means import Means, Measure
 from minidl.training.metrics import accuracy
@@ -131,29 +131,11 @@ class Trainer:
             ValueError, TypeError: if there is no data, inputs and labels differ in number, or a
                 batch does not suit the model or the loss.
         """
-        if isinstance(x, DataLoader):
-            own = (y, batch_size, shuffle, transform, generator)
-            if any(argument is not None for argument in own):
-                raise ValueError(
-                    "fit with a DataLoader takes no y, batch_size, shuffle, transform or "
-                    "generator; give them to the DataLoader"
-                )
-            loader = x
-        else:
-            loader = DataLoader(
-                x,
-                y,
-                32 if batch_size is None else batch_size,
-                shuffle=True if shuffle is None else shuffle,
-                transform=transform,
-                generator=default_generator if generator is None else generator,
-            )
-        _check_labels(loader, "fit")
-        validation = None if validation_data is None else _validation(validation_data)
+        loader = _training_data(x, y, batch_size, shuffle, transform, generator)
+        validation = None if validation_data is None else _validation_data(validation_data)
         if epochs < 1:
             raise ValueError(f"epochs must be at least 1, got {epochs}")
-        listeners = [as_callback(callback) for callback in callbacks or ()]
-        after_batch = [c.on_batch_end for c in listeners if c.hears_batches]
+        told = CallbackList(callbacks or ())
         with (
             self._turn,
             progress(verbose, epochs, len(loader)) as shown,
@@ -161,33 +143,28 @@ class Trainer:
         ):
             history = self.history = History()
             self.stop_training = False
-            for listener in listeners:
-                listener.on_train_begin(self)
+            told.on_train_begin(self)
             for epoch in range(1, epochs + 1):
                 started = time.perf_counter()
                 shown.start(epoch)
-                for listener in listeners:
-                    listener.on_epoch_begin(self, epoch)
+                told.on_epoch_begin(self, epoch)
                 means = Means(self.metrics)
                 batches = loader.one_pass(like=self._like)
                 for inputs, labels in batches:
                     means.add(*self._learn(inputs, labels, batches.prepare), labels)
                     shown.advance(means.values)
-                    for listen in after_batch:
-                        listen(self)
+                    told.on_batch_end(self)
                 measures = means.values()
                 if validation is not None:
-                    for name, value in self.evaluate(validation).items():
-                        measures[f"val_{name}"] = value
+                    validated = self.evaluate(validation)
+                    measures |= {f"val_{name}": value for name, value in validated.items()}
                 seconds = time.perf_counter() - started
                 history.append(measures, seconds)
                 shown.finish(epoch, measures, seconds)
-                for listener in listeners:
-                    listener.on_epoch_end(self, epoch, measures)
+                told.on_epoch_end(self, epoch, measures)
                 if self.stop_training:
                     break
-            for listener in listeners:
-                listener.on_train_end(self)
+            told.on_train_end(self)
         return history
 
     def train_step(self, x: Tensor, y: Tensor) -> dict[str, Tensor]:
@@ -287,7 +264,36 @@ def _loader(name: str, x: Any, y: Any, batch_size: int | None) -> DataLoader:
     return x
 
 
-def _validation(data: tuple[Any, Any] | DataLoader) -> DataLoader:
+def _training_data(
+    x: Any,
+    y: Any,
+    batch_size: int | None,
+    shuffle: bool | None,
+    transform: Transformation | None,
+    generator: Generator | None,
+) -> DataLoader:
+    """What goes through the data that `fit` was given. Raises as `fit`."""
+    if isinstance(x, DataLoader):
+        if any(argument is not None for argument in (y, batch_size, shuffle, transform, generator)):
+            raise ValueError(
+                "fit with a DataLoader takes no y, batch_size, shuffle, transform or generator; "
+                "give them to the DataLoader"
+            )
+        loader = x
+    else:
+        loader = DataLoader(
+            x,
+            y,
+            32 if batch_size is None else batch_size,
+            shuffle=True if shuffle is None else shuffle,
+            transform=transform,
+            generator=default_generator if generator is None else generator,
+        )
+    _check_labels(loader, "fit")
+    return loader
+
+
+def _validation_data(data: tuple[Any, Any] | DataLoader) -> DataLoader:
     """Validation data as a loader. Raises ValueError or TypeError if they are none."""
     if isinstance(data, DataLoader):
         _check_labels(data, "validation_data")
