@@ -120,7 +120,9 @@ def _model_row(path: Path, folder: Path) -> Row:
         return name, _one_line(error).removeprefix(f"{path}: "), "", ""
     layers = ", ".join(type(layer).__name__ for layer in model.layers)
     parameters = sum(array.size for array in model.state_dict().values())
-    return name, layers, f"{parameters:,}", ", ".join(model.class_names or ())
+    names = model.class_names or ()
+    classes = f"{len(names)}: {names[0]} ... {names[-1]}" if names else ""
+    return name, layers, f"{parameters:,}", classes
 
 
 def _print_table(title: str, headers: Sequence[str], rows: Iterable[Row]) -> None:

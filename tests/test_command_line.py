@@ -129,7 +129,7 @@ def test_the_list_has_data_sets_and_models(folder):
         assert table["Fashion-MNIST"][0] == "minidl.fashion_mnist"
         for name in minidl.FASHION_MNIST_CLASSES:
             assert name in done.stdout
-        assert table["bars.safetensors"] == ["Flatten, Dense", "3,140", ", ".join(NAMES)]
+        assert table["bars.safetensors"] == ["Flatten, Dense", "3,140", "4: wide ... never"]
         plain = table[str(Path("deeper", "plain.safetensors"))]
         assert plain == ["Flatten, Dense", "3,140", ""]
         assert table["weights.safetensors"][0].startswith("holds weights without the layers")
