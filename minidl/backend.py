@@ -8,7 +8,7 @@ CuPy, and it does so only when a user asks for a GPU.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, TypeAlias
 
@@ -231,6 +231,46 @@ class Generator:
             finally:
                 with self._lock:
                     self._sequence, self._streams = before
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the generator stands, in numbers and strings that JSON can hold.
+
+        Streams on a GPU are not in it, for CuPy's cannot be asked.
+        """
+        with self._lock:
+            sequence, stream = self._sequence, self._streams.get(CPU.device)
+            drawn = None
+            if stream is not None:
+                drawn = stream.bit_generator.state
+                drawn = {**drawn, "state": {"state": drawn["state"]["state"].tolist()}}
+            return {
+                "entropy": sequence.entropy,
+                "spawn_key": list(sequence.spawn_key),
+                "n_children_spawned": sequence.n_children_spawned,
+                "host": drawn,
+            }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from where another generator stood when its `state_dict` was taken.
+
+        Raises ValueError, and changes nothing, for anything that is no such state.
+        """
+        try:
+            sequence = np.random.SeedSequence(
+                state["entropy"],
+                spawn_key=tuple(state["spawn_key"]),
+                n_children_spawned=state["n_children_spawned"],
+            )
+            streams = {}
+            if state["host"] is not None:
+                stream = CPU.random_stream(np.random.SeedSequence(0))
+                words = np.array(state["host"]["state"]["state"], dtype=np.uint64)
+                stream.bit_generator.state = {**state["host"], "state": {"state": words}}
+                streams[CPU.device] = stream
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
+            raise ValueError(f"expected the state of a Generator: {error}") from error
+        with self._lock:
+            self._sequence, self._streams = sequence, streams
 
     def __getstate__(self) -> dict[str, Any]:
         """What a copy takes along: all but the locks."""

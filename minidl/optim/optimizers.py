@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import accumulate, groupby
+from typing import Any
 
 import numpy as np
 
@@ -119,6 +120,48 @@ class Optimizer(ABC):
             memory = np.zeros(self._ends[-1], dtype=dtype)
         self._memory[name] = memory = here.asarray(memory).astype(dtype, copy=False)
         return memory[self._ends[run.start] : self._ends[run.stop]]
+
+    def state_dict(self) -> dict[str, Any]:
+        """What the next step depends on besides parameters and gradients.
+
+        Returns:
+            "step_count"; "taken", the steps of each parameter; "lr" if it is a number; and
+            "memory": a copy of each array that is remembered, as a NumPy array, by name.
+        """
+        return {
+            "step_count": self.step_count,
+            "taken": list(self._taken),
+            "lr": None if isinstance(self.lr, Schedule) else float(self.lr),
+            "memory": {name: np.array(backend.on_host(m)) for name, m in self._memory.items()},
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from where another optimizer of the same kind and parameters stood.
+
+        Args:
+            state: from its `state_dict`. A schedule goes on by its own step; it is not replaced.
+
+        Raises:
+            ValueError: if the state does not fit; nothing is changed then.
+        """
+        here = backend.of(self.params[0].data)
+        taken, lr = list(state["taken"]), state["lr"]
+        shapes = {name: memory.shape for name, memory in state["memory"].items()}
+        if len(taken) != len(self.params) or set(shapes.values()) - {(self._ends[-1],)}:
+            raise ValueError(
+                f"expected the state of an optimizer of {len(self.params)} parameters of "
+                f"{self._ends[-1]} numbers, got {len(taken)} and {shapes}"
+            )
+        if (lr is None) != isinstance(self.lr, Schedule):
+            kinds = "a number", "a schedule"
+            raise ValueError(
+                f"the learning rate was {kinds[lr is None]}, here it is {kinds[lr is not None]}"
+            )
+        self.step_count, self._taken = int(state["step_count"]), taken
+        memory = {name: here.asarray(array.copy()) for name, array in state["memory"].items()}
+        self._memory = memory
+        if lr is not None:
+            self.lr = lr
 
     def zero_grad(self) -> None:
         """Forget all gradients, so that the next `backward` starts from zero."""

@@ -10,8 +10,9 @@ import math
 import os
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
+from minidl import backend
 from minidl.backend import Array
 from minidl.layers.module import positive
 from minidl.optim import Schedule
@@ -46,6 +47,16 @@ class Callback:
 
     def on_train_end(self, trainer: Trainer) -> None:
         """Training is over, unless an error ended it."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """What the callback knows of the training so far: arrays, and what JSON can hold.
+
+        A checkpoint holds it. A subclass that remembers something overrides it.
+        """
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Know again what `state_dict` told; called after `on_train_begin`."""
 
 
 class _EpochEnd(Callback):
@@ -99,6 +110,21 @@ class CallbackList(Callback):
         """Training is over."""
         for callback in self._all:
             callback.on_train_end(trainer)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What each of them knows, with its class."""
+        return {"all": [[type(c).__qualname__, c.state_dict()] for c in self._all]}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Let each know again what it knew. Raises ValueError if they are others."""
+        kinds = [type(callback).__qualname__ for callback in self._all]
+        if [kind for kind, _ in state["all"]] != kinds:
+            before = ", ".join(kind for kind, _ in state["all"])
+            raise ValueError(
+                f"the callbacks were {before or 'none'}, here they are {', '.join(kinds) or 'none'}"
+            )
+        for callback, (_, known) in zip(self._all, state["all"], strict=True):
+            callback.load_state_dict(known)
 
 
 def _as_callback(callback: Callback | EpochFunction) -> Callback:
@@ -198,6 +224,20 @@ class EarlyStopping(Callback):
         self._weights = None
         self.best_epoch = 0
 
+    def state_dict(self) -> dict[str, Any]:
+        """The best value, its epoch and its weights."""
+        return {
+            "best": self._best.value,
+            "best_epoch": self.best_epoch,
+            "weights": self._weights,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Know them again."""
+        self._best.value = state["best"]
+        self.best_epoch = state["best_epoch"]
+        self._weights = state["weights"]
+
     def on_epoch_end(self, trainer: Trainer, epoch: int, measures: Measures) -> None:
         """Keep the weights if they are the best, stop if that has not been for too long."""
         if self._best.is_beaten_by(measures):
@@ -243,6 +283,14 @@ class ModelCheckpoint(Callback):
     def on_train_begin(self, trainer: Trainer) -> None:
         """Forget an earlier training."""
         self._best.forget()
+
+    def state_dict(self) -> dict[str, Any]:
+        """The best value."""
+        return {"best": self._best.value}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Know it again."""
+        self._best.value = state["best"]
 
     def on_epoch_end(self, trainer: Trainer, epoch: int, measures: Measures) -> None:
         """Save the weights if that is due."""
@@ -321,6 +369,15 @@ class ReduceLROnPlateau(Callback):
         self._best.forget()
         self._since = 0
 
+    def state_dict(self) -> dict[str, Any]:
+        """The best value, and for how long nothing has been better."""
+        return {"best": self._best.value, "since": self._since}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Know them again."""
+        self._best.value = state["best"]
+        self._since = state["since"]
+
     def on_epoch_end(self, trainer: Trainer, epoch: int, measures: Measures) -> None:
         """Lower the learning rate if nothing has got better for too long."""
         self._since = 0 if self._best.is_beaten_by(measures) else self._since + 1
@@ -392,6 +449,16 @@ class WeightAverage(Callback):
         decay = min(self._decay, (1 + self._steps) / (10 + self._steps))
         for average, tensor in zip(self._averages, self._tensors, strict=True):
             average += (1 - decay) * (tensor.data - average)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The number of steps, and the averages."""
+        return {"steps": self._steps, "averages": [backend.on_host(a) for a in self._averages]}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Know them again."""
+        self._steps = state["steps"]
+        for average, known in zip(self._averages, state["averages"], strict=True):
+            average[...] = backend.of(average).asarray(known)
 
     def on_train_end(self, trainer: Trainer) -> None:
         """Give the model the average."""
