@@ -6,6 +6,7 @@ Each of them defines a model and calls `run`.
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -31,6 +32,9 @@ def options(description: str, name: str) -> argparse.Namespace:
     )
     parser.add_argument("--data-dir", type=Path, help="folder with the four Fashion-MNIST files")
     parser.add_argument("--out", type=Path, default=Path("runs") / name, help="for the results")
+    parser.add_argument(
+        "--resume", action="store_true", help="go on with the run in --out that was interrupted"
+    )
     return parser.parse_args()
 
 
@@ -82,9 +86,23 @@ def run(description: str, name: str, build: Callable[[], minidl.Sequential]) -> 
     steps = args.epochs * -(-len(x_train) // args.batch_size)
     optimizer = minidl.Adam(model.parameters(), lr=minidl.CosineDecay(args.lr, steps))
     trainer = minidl.Trainer(model, minidl.cross_entropy, optimizer)
-    history = trainer.fit(
-        x_train, y_train, args.epochs, args.batch_size, validation_data=(x_test, y_test)
-    )
+    checkpoint = args.out / "checkpoint.safetensors"
+    try:
+        history = trainer.fit(
+            x_train,
+            y_train,
+            args.epochs,
+            args.batch_size,
+            validation_data=(x_test, y_test),
+            checkpoint=checkpoint,
+            resume=checkpoint if args.resume else None,
+        )
+    except minidl.Interrupted:
+        command = shlex.join(["python", *(arg for arg in sys.argv if arg != "--resume")])
+        print(f"Interrupted; to go on: {command} --resume", file=sys.stderr)
+        sys.exit(130)
+    except (OSError, ValueError) as error:
+        sys.exit(f"{Path(sys.argv[0]).name}: {error}")
 
     loss, accuracy = history["val_loss"][-1], history["val_accuracy"][-1]
     print(f"Test loss {loss:.4f}, test accuracy {accuracy:.4f}")

@@ -2,6 +2,7 @@
 
 import os
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -33,6 +34,7 @@ def test_a_program_trains_and_leaves_its_results(tmp_path, program, parameters, 
     accuracy = re.search(r"Test loss \d\.\d+, test accuracy (\d\.\d+)", done.stdout)
     assert float(accuracy[1]) >= at_least
     assert {path.name for path in (tmp_path / "deep" / "er").iterdir()} == {
+        "checkpoint.safetensors",
         "model.safetensors",
         "history.png",
         "predictions.png",
@@ -55,6 +57,31 @@ def test_one_seed_gives_one_result_to_the_last_bit(tmp_path):
         run("fashion_mlp.py", "--epochs", 1, "--seed", seed, "--out", tmp_path)
         weights.append((tmp_path / "model.safetensors").read_bytes())
     assert weights[0] == weights[1] != weights[2]
+
+
+def test_a_run_that_was_interrupted_is_resumed_to_the_last_bit(tmp_path):
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    run("fashion_mlp.py", "--epochs", 2, "--out", whole)
+    command = [sys.executable, "-u", str(ROOT / "examples" / "fashion_mlp.py"), "--epochs", "2"]
+    process = subprocess.Popen(
+        [*command, "--out", parts], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    while not process.stdout.readline().startswith("Epoch 1/2"):
+        assert process.poll() is None
+    process.send_signal(signal.SIGINT)  # in the second epoch
+    _, error = process.communicate()
+    assert process.returncode == 130
+    assert error.splitlines() == [
+        f"Interrupted; to go on: python {command[2]} --epochs 2 --out {parts} --resume"
+    ]
+    done = run("fashion_mlp.py", "--epochs", 2, "--out", parts, "--resume")
+    assert done.returncode == 0, done.stderr
+    assert "Epoch 1/2" not in done.stdout
+    model = "model.safetensors"
+    assert (parts / model).read_bytes() == (whole / model).read_bytes()
+    done = run("fashion_mlp.py", "--batch-size", 50, "--out", parts, "--resume")
+    assert done.returncode == 1
+    assert done.stderr.startswith("fashion_mlp.py: the checkpoint is not of this training: ")
 
 
 def test_the_perceptron_reaches_the_accuracy_that_is_promised(tmp_path):

@@ -4,14 +4,22 @@ from __future__ import annotations
 
 import gzip
 import io
+import os
 import secrets
+import shutil
+import stat
+import time
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
 _GZIP_MAGIC = b"\x1f\x8b"
+
+# What is not complete yet has such a name, in the folder where it will be.
+UNFINISHED_PREFIX, UNFINISHED_SUFFIX = ".minidl-", ".part"
+LEFTOVER_AGE_S = 24 * 3600.0
 
 
 @contextmanager
@@ -49,18 +57,91 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     """A file to write to, which takes the place of `path` when the block ends.
 
     If the block fails, what was at `path` before is still there, unchanged, and nothing is left
-    beside it. Raises FileNotFoundError if the folder does not exist.
+    beside it. If the process is killed or the power fails, the file there is the old or the new
+    one, whole; what was written of the new one may be left under a name that nobody reads, and is
+    removed by a later write into the folder: see `remove_leftovers`.
+
+    A new file has the permissions that `open` gives, one that replaces another has those of the
+    other. Where `path` is a symbolic link, the file that it points to is replaced.
+
+    Raises:
+        FileNotFoundError: if the folder does not exist.
+        IsADirectoryError: if `path` is a folder.
+        PermissionError: if the folder, or the file that is there, may not be written.
+        OSError: naming the file, if it cannot be written, or if `path` is a device or a pipe.
     """
-    if not path.parent.is_dir():
-        raise FileNotFoundError(f"{path}: there is no folder {path.parent} yet; create it first")
-    # In the same folder, because a rename is atomic only within one file system.
-    unfinished = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+    target = Path(os.path.realpath(path))
+    folder = target.parent
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{path}: there is no folder {folder} yet; create it first")
+    old = _permissions(target, path)
+    remove_leftovers(folder)
+    # In the same folder, because a rename is atomic only within one file system. The name does not
+    # grow with that of the file, which may be as long as a name can be.
+    unfinished = folder / f"{UNFINISHED_PREFIX}{secrets.token_hex(8)}{UNFINISHED_SUFFIX}"
     try:
         with unfinished.open("xb") as file:
+            if old is not None:
+                unfinished.chmod(old)  # before there is anything in it that others may not read
             yield file
-        unfinished.replace(path)
+            # Else a power cut may leave the new name with nothing behind it: a file system need
+            # not write the content before the rename.
+            file.flush()
+            os.fsync(file.fileno())
+        unfinished.replace(target)
+        _flush_folder(folder)
+    except OSError as error:
+        if error.errno is None:
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from error
     finally:
         unfinished.unlink(missing_ok=True)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove what killed processes have left unfinished in a folder, after a day.
+
+    No write takes that long, so that what another process is writing at the moment stays.
+    """
+    for path in folder.glob(f"{UNFINISHED_PREFIX}*{UNFINISHED_SUFFIX}"):
+        # It may be another user's, or gone meanwhile.
+        with suppress(OSError):
+            if time.time() - path.lstat().st_mtime > LEFTOVER_AGE_S:
+                if path.is_dir():
+                    shutil.rmtree(path)
+                else:
+                    path.unlink()
+
+
+def _permissions(target: Path, path: Path) -> int | None:
+    """Those of the file that is to be replaced, None if there is none yet.
+
+    Raises OSError, naming `path`, if it is no file, or one that may not be written: a rename would
+    not ask.
+    """
+    try:
+        mode = target.stat().st_mode
+    except FileNotFoundError:
+        return None
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(f"{path}: expected the path of a file, but this is a folder")
+    if not stat.S_ISREG(mode):
+        raise OSError(f"{path}: expected the path of a file, but this is a device or a pipe")
+    if not os.access(target, os.W_OK):
+        raise PermissionError(f"{path}: this file is write-protected; choose another path")
+    return stat.S_IMODE(mode)
+
+
+def _flush_folder(folder: Path) -> None:
+    """Have the names in a folder written to disk, where that can be asked for."""
+    # Not on Windows, nor on some file systems of networks. Without it, a power cut may bring the
+    # old file back, whole.
+    with suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 @contextmanager

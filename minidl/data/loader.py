@@ -6,9 +6,11 @@ which thread makes a batch, or when: one seed gives one sequence of batches.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any, TypeAlias
+
+import numpy as np
 
 from minidl import backend
 from minidl.backend import Array, Generator, default_generator
@@ -91,14 +93,18 @@ class DataLoader:
             one_pass.prepare()
             yield batch if len(batch) > 1 else batch[0]
 
-    def one_pass(self, like: Array | None = None) -> Pass:
+    def one_pass(self, like: Array | None = None, state: Mapping[str, Any] | None = None) -> Pass:
         """The next pass over the data, with all that is random about it drawn.
 
         Args:
             like: an array of the device to bring batches to, and of the dtype to bring inputs to
                 once they are transformed.
+            state: of a pass that was left, to go on with it instead, see `Pass.state_dict`.
+
+        Raises:
+            ValueError: if the state is that of a pass over other data.
         """
-        return Pass(self, like)
+        return Pass(self, like, state)
 
 
 class Pass:
@@ -107,16 +113,27 @@ class Pass:
     Any thread may ask for any batch at any time: a batch depends on its number alone.
     """
 
-    def __init__(self, loader: DataLoader, like: Array | None) -> None:
+    def __init__(
+        self, loader: DataLoader, like: Array | None, state: Mapping[str, Any] | None
+    ) -> None:
         self._loader = loader
         self._like = like
-        rng = loader.generator.host
-        self._order = rng.permutation(len(loader.x)) if loader.shuffle else None
-        self._seed = int(rng.integers(1 << 62)) if loader.transform else 0
+        if state is None:
+            rng = loader.generator.host
+            self._order = rng.permutation(len(loader.x)) if loader.shuffle else None
+            self._seed = int(rng.integers(1 << 62)) if loader.transform else 0
+            self._first = 0
+        else:
+            self._order, self._seed, self._first = state["order"], state["seed"], state["next"]
+            samples = np.arange(len(loader.x))
+            if loader.shuffle != (self._order is not None) or not (
+                self._order is None or np.array_equal(np.sort(self._order), samples)
+            ):
+                raise ValueError(f"that pass was not over {len(samples)} samples in such an order")
         here = backend.of(loader.x if like is None else like)
         size = loader.x.nbytes // len(loader.x) * loader.batch_size
         self._may_prepare = here is backend.CPU and (size >= LARGE or bool(loader.transform))
-        self._number = -1  # of the batch that the loop is at
+        self._number = self._first - 1  # of the batch that the loop is at
         self._next: tuple[int, Ahead[tuple[Tensor, ...]]] | None = None
 
     def __len__(self) -> int:
@@ -152,9 +169,18 @@ class Pass:
         inputs = self.inputs(number)
         return (inputs,) if self._loader.y is None else (inputs, self.labels(number))
 
+    @property
+    def done(self) -> int:
+        """How many batches the loop has been at."""
+        return self._number + 1
+
+    def state_dict(self) -> dict[str, Any]:
+        """What the batches are that follow the one that the loop is at."""
+        return {"order": self._order, "seed": self._seed, "next": self.done}
+
     def __iter__(self) -> Iterator[tuple[Tensor, ...]]:
         """Each batch in turn: inputs, and labels if there are any."""
-        for number in range(len(self)):
+        for number in range(self._first, len(self)):
             self._number = number
             ready, self._next = self._next, None
             yield ready[1].result() if ready and ready[0] == number else self._batch(number)

@@ -11,6 +11,7 @@ from minidl.training.callbacks import (
 )
 from minidl.training.classify import Prediction, classify
 from minidl.training.history import History
+from minidl.training.interruption import Interrupted
 from minidl.training.metrics import accuracy, confusion_matrix, per_class_accuracy, top_k_accuracy
 from minidl.training.plots import (
     computation_graph,
@@ -32,6 +33,7 @@ __all__ = [
     "Callback",
     "EarlyStopping",
     "History",
+    "Interrupted",
     "LearningRateScheduler",
     "ModelCheckpoint",
     "Prediction",

@@ -8,6 +8,7 @@ import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from minidl.data.files import replacing
 
@@ -26,6 +27,15 @@ class History:
     def __init__(self) -> None:
         self.history: dict[str, list[float]] = {}
         self.seconds: list[float] = []
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that is recorded."""
+        return {"history": self.history, "seconds": self.seconds}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from there."""
+        self.history = {name: list(values) for name, values in state["history"].items()}
+        self.seconds = list(state["seconds"])
 
     def append(self, measures: Mapping[str, float], seconds: float) -> None:
         """Add an epoch."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -39,6 +39,21 @@ class Means:
         if len(self.waiting) >= self.MOST_BATCHES or self.bytes >= self.MOST_BYTES:
             self.samples, self.sums = self._with_waiting()
             self.waiting, self.bytes = [], 0
+
+    def state_dict(self) -> dict[str, Any]:
+        """What has been added so far, what is waiting among it."""
+        waiting = [[backend.on_host(part) for part in batch] for batch in self.waiting]
+        return {"samples": self.samples, "sums": self.sums, "waiting": waiting}
+
+    def load_state_dict(self, state: Mapping[str, Any], like: Array) -> None:
+        """Go on from there, on the device of an array."""
+        here = backend.of(like)
+        self.samples, self.sums = state["samples"], dict(state["sums"])
+        self.waiting = []
+        for batch in state["waiting"]:
+            loss, outputs, labels = map(here.asarray, batch)
+            self.waiting.append((loss, outputs, labels))
+        self.bytes = sum(outputs.nbytes for _, outputs, _ in self.waiting)
 
     def values(self) -> dict[str, float]:
         """The means so far. Asking changes nothing: what waits is measured with what follows."""

@@ -28,8 +28,8 @@ class Silent:
     def __exit__(self, *_: object) -> None:
         """Leave the terminal as it was, also after an error."""
 
-    def start(self, epoch: int) -> None:
-        """An epoch begins, counted from 1."""
+    def start(self, epoch: int, done: int = 0) -> None:
+        """An epoch begins, counted from 1, of which so many batches are done already."""
 
     def advance(self, measures: Callable[[], Measures]) -> None:
         """A batch is done; `measures` computes the means so far."""
@@ -83,11 +83,11 @@ class Bar(Lines):
         """Take the bar away."""
         self._progress.stop()
 
-    def start(self, epoch: int) -> None:
-        """Begin an empty bar."""
+    def start(self, epoch: int, done: int = 0) -> None:
+        """Begin a bar."""
         self._done = 0
         self._task = self._progress.add_task(
-            f"Epoch {epoch}/{self.epochs}", total=self.batches, numbers=""
+            f"Epoch {epoch}/{self.epochs}", total=self.batches, completed=done, numbers=""
         )
 
     def advance(self, measures: Callable[[], Measures]) -> None:

@@ -6,6 +6,7 @@ optimizer does the same; `examples/training_loop.py` shows one.
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -21,7 +22,15 @@ from minidl.losses import cross_entropy
 from minidl.optim import Optimizer, clip_grad_norm
 from minidl.tensor import Tensor, no_grad
 from minidl.training.callbacks import Callback, CallbackList, EpochFunction
+from minidl.training.checkpoint import (
+    Epoch,
+    read_checkpoint,
+    restore_training,
+    training_state,
+    write_checkpoint,
+)
 from minidl.training.history import History
+from minidl.training.interruption import end, interruptible
 from minidl.training.means import Means, Measure
 from minidl.training.metrics import accuracy
 from minidl.training.outputs import ends_in_softmax, outputs_of
@@ -103,6 +112,8 @@ class Trainer:
         shuffle: bool | None = None,
         transform: Transformation | None = None,
         callbacks: Sequence[Callback | EpochFunction] | None = None,
+        checkpoint: str | os.PathLike[str] | None = None,
+        resume: str | os.PathLike[str] | None = None,
         verbose: int | str = "auto",
         generator: Generator | None = None,
     ) -> History:
@@ -120,6 +131,11 @@ class Trainer:
             transform: what is done to the inputs of training batches, such as `HorizontalFlip()`.
             callbacks: what is told how training goes, see `Callback`; or functions of the trainer,
                 the epoch, counted from 1, and its measures, called after each epoch.
+            checkpoint: a file that is to hold everything after each epoch, and when Ctrl-C or
+                SIGTERM ends training before its time; that of `resume`, if None.
+            resume: such a file, to go on from. With the same data, model, optimizer and arguments,
+                weights and history become what they had become without the interruption, to the
+                last bit; on a GPU but for what dropout and transforms draw. None to start.
             verbose: 0 shows nothing, 1 a bar with the time left, 2 a line an epoch; "auto" is 1 on
                 a terminal and 2 elsewhere.
             generator: where orders and transforms come from; if None, the one that `seed` seeds.
@@ -128,44 +144,63 @@ class Trainer:
             Loss and metrics of each epoch.
 
         Raises:
-            ValueError, TypeError: if there is no data, inputs and labels differ in number, or a
-                batch does not suit the model or the loss.
+            ValueError, TypeError: if there is no data, inputs and labels differ in number, a batch
+                does not suit the model or the loss, or `resume` is no checkpoint of this training.
+            Interrupted: after Ctrl-C, if there is to be a checkpoint; it says how to go on.
+            OSError: if the checkpoint cannot be read or written.
         """
         loader = _training_data(x, y, batch_size, shuffle, transform, generator)
         validation = None if validation_data is None else _validation_data(validation_data)
         if epochs < 1:
             raise ValueError(f"epochs must be at least 1, got {epochs}")
         told = CallbackList(callbacks or ())
+        path = resume if checkpoint is None else checkpoint
+        saved = None if resume is None else read_checkpoint(resume)
         with (
             self._turn,
             progress(verbose, epochs, len(loader)) as shown,
             self.model.mode(training=True),
+            interruptible(path is not None) as interruption,
         ):
             history = self.history = History()
             self.stop_training = False
             told.on_train_begin(self)
-            for epoch in range(1, epochs + 1):
-                started = time.perf_counter()
-                shown.start(epoch)
-                told.on_epoch_begin(self, epoch)
-                means = Means(self.metrics)
-                batches = loader.one_pass(like=self._like)
-                for inputs, labels in batches:
-                    means.add(*self._learn(inputs, labels, batches.prepare), labels)
-                    shown.advance(means.values)
+            under_way = None
+            if saved is not None:
+                under_way = restore_training(saved, self, loader, told)
+            while len(history) < epochs and not self.stop_training:
+                epoch = under_way or self._begin(len(history) + 1, loader, told)
+                under_way = None
+                started = time.perf_counter() - epoch.seconds
+                shown.start(epoch.number, done=epoch.batches.done)
+                for inputs, labels in epoch.batches:
+                    loss, outputs = self._learn(inputs, labels, epoch.batches.prepare)
+                    epoch.means.add(loss, outputs, labels)
+                    shown.advance(epoch.means.values)
                     told.on_batch_end(self)
-                measures = means.values()
+                    if interruption.signal and path is not None:
+                        epoch.seconds = time.perf_counter() - started
+                        write_checkpoint(path, training_state(self, loader, told, epoch))
+                        end(interruption.signal, _how_to_go_on(path, epoch))
+                measures = epoch.means.values()
                 if validation is not None:
                     validated = self.evaluate(validation)
                     measures |= {f"val_{name}": value for name, value in validated.items()}
                 seconds = time.perf_counter() - started
                 history.append(measures, seconds)
-                shown.finish(epoch, measures, seconds)
-                told.on_epoch_end(self, epoch, measures)
-                if self.stop_training:
-                    break
+                shown.finish(epoch.number, measures, seconds)
+                told.on_epoch_end(self, epoch.number, measures)
+                if path is not None:
+                    write_checkpoint(path, training_state(self, loader, told, None))
+                    if interruption.signal:
+                        end(interruption.signal, _how_to_go_on(path, epoch))
             told.on_train_end(self)
         return history
+
+    def _begin(self, number: int, loader: DataLoader, told: Callback) -> Epoch:
+        """Begin an epoch."""
+        told.on_epoch_begin(self, number)
+        return Epoch(number, loader.one_pass(like=self._like), Means(self.metrics))
 
     def train_step(self, x: Tensor, y: Tensor) -> dict[str, Tensor]:
         """One step on one batch: loss, gradients, update.
@@ -312,3 +347,11 @@ def _check_labels(loader: DataLoader, name: str) -> None:
     """Raise ValueError if there are none."""
     if loader.y is None:
         raise ValueError(f"{name} expects inputs and labels, got inputs alone")
+
+
+def _how_to_go_on(path: str | os.PathLike[str], epoch: Epoch) -> str:
+    """What to tell those who have interrupted a training."""
+    return (
+        f"training was interrupted in epoch {epoch.number}, after {epoch.batches.done} of "
+        f"{len(epoch.batches)} batches; fit(..., resume={os.fspath(path)!r}) goes on from there"
+    )

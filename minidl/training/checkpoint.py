@@ -1,0 +1,199 @@
+"""The state of a training on disk: numbers and words in a safetensors file, and no code to run."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from minidl.backend import Generator, default_generator
+from minidl.data.files import replacing
+from minidl.data.loader import DataLoader, Pass
+from minidl.training.callbacks import Callback
+from minidl.training.means import Means
+
+if TYPE_CHECKING:
+    from minidl.training.trainer import Trainer
+
+# Where the metadata holds all that is no array, and what stands there in the place of one.
+KEY = "minidl-training"
+ARRAY = "array"
+
+
+@dataclass
+class Epoch:
+    """An epoch under way.
+
+    Attributes:
+        number: counted from 1.
+        batches: those that are left.
+        means: of what has been measured.
+        seconds: spent on it before it was interrupted.
+    """
+
+    number: int
+    batches: Pass
+    means: Means
+    seconds: float = 0.0
+
+
+def training_state(
+    trainer: Trainer, loader: DataLoader, told: Callback, epoch: Epoch | None
+) -> dict[str, Any]:
+    """All that the rest of a training depends on.
+
+    Args:
+        trainer: of the training.
+        loader: that goes through its data.
+        told: what hears of it.
+        epoch: the one under way; None between two.
+    """
+    return {
+        "data": _data(loader),
+        "model": trainer.model.state_dict(),
+        "optimizer": trainer.optimizer.state_dict(),
+        "generators": [g.state_dict() for g in _generators(trainer, loader)],
+        "history": trainer.history.state_dict(),
+        "stop_training": trainer.stop_training,
+        "callbacks": told.state_dict(),
+        "epoch": None
+        if epoch is None
+        else {
+            "number": epoch.number,
+            "batches": epoch.batches.state_dict(),
+            "means": epoch.means.state_dict(),
+            "seconds": epoch.seconds,
+        },
+    }
+
+
+def restore_training(
+    state: Mapping[str, Any], trainer: Trainer, loader: DataLoader, told: Callback
+) -> Epoch | None:
+    """Bring a training to where another one stood.
+
+    Returns:
+        The epoch to go on with; None to begin the next.
+
+    Raises:
+        ValueError: if the state is not of a training like this one; all is as it was then.
+    """
+    before = training_state(trainer, loader, told, None)
+    try:
+        return _restore(state, trainer, loader, told)
+    except (LookupError, TypeError, AttributeError, ValueError) as error:
+        _restore(before, trainer, loader, told)
+        raise ValueError(f"the checkpoint is not of this training: {error}") from error
+
+
+def _restore(
+    state: Mapping[str, Any], trainer: Trainer, loader: DataLoader, told: Callback
+) -> Epoch | None:
+    if state["data"] != _data(loader):
+        raise ValueError(f"it went through {state['data']}, this one through {_data(loader)}")
+    trainer.model.load_state_dict(state["model"])
+    trainer.optimizer.load_state_dict(state["optimizer"])
+    generators = _generators(trainer, loader)
+    for generator, stood in zip(generators, state["generators"], strict=True):
+        generator.load_state_dict(stood)
+    trainer.history.load_state_dict(state["history"])
+    trainer.stop_training = state["stop_training"]
+    told.load_state_dict(state["callbacks"])
+    under_way = state["epoch"]
+    if under_way is None:
+        return None
+    like = trainer.optimizer.params[0].data
+    means = Means(trainer.metrics)
+    means.load_state_dict(under_way["means"], like)
+    batches = loader.one_pass(like, under_way["batches"])
+    return Epoch(under_way["number"], batches, means, under_way["seconds"])
+
+
+def _data(loader: DataLoader) -> dict[str, Any]:
+    """How the data are gone through."""
+    return {
+        "samples": len(loader.x),
+        "batch_size": loader.batch_size,
+        "shuffle": loader.shuffle,
+        "drop_last": loader.drop_last,
+    }
+
+
+def _generators(trainer: Trainer, loader: DataLoader) -> list[Generator]:
+    """All generators that training draws from, each once."""
+    own = [getattr(module, "generator", None) for module in trainer.model.modules()]
+    found = [default_generator, loader.generator, *own]
+    return list(dict.fromkeys(g for g in found if isinstance(g, Generator)))
+
+
+def write_checkpoint(path: str | os.PathLike[str], state: Mapping[str, Any]) -> None:
+    """Write a state to a file, which replaces an older one when it is complete.
+
+    Args:
+        path: of the file, in an existing folder.
+        state: dicts with strings as keys and lists, down to NumPy arrays, numbers, strings and
+            None. No dict has the one key "array".
+
+    Raises:
+        OSError: if the file cannot be written.
+    """
+    from safetensors.numpy import save
+
+    arrays: dict[str, np.ndarray[Any, Any]] = {}
+    text = json.dumps(_without_arrays(state, arrays))
+    with replacing(Path(path)) as file:
+        file.write(save(arrays, {KEY: text}))
+
+
+def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """The state that `write_checkpoint` wrote.
+
+    Raises:
+        OSError: if the file cannot be read.
+        ValueError: naming the file, if it is no such file, or damaged.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    with Path(path).open("rb"):
+        pass  # safe_open does not say which file it cannot read
+    try:
+        with safe_open(path, "np") as file:
+            text = (file.metadata() or {}).get(KEY)
+            if text is None:
+                raise ValueError("expected a checkpoint of fit, got weights alone")
+            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  no dict
+        state = _with_arrays(json.loads(text), arrays)
+    except (SafetensorError, LookupError, ValueError, RecursionError) as error:
+        raise ValueError(f"{path}: expected a whole checkpoint of fit: {error}") from error
+    if not isinstance(state, dict):
+        raise ValueError(f"{path}: expected a checkpoint of fit, got {type(state).__name__}")
+    return state
+
+
+def _without_arrays(value: Any, arrays: dict[str, np.ndarray[Any, Any]]) -> Any:
+    """A state for JSON, whose arrays are put into a dict and named in their places."""
+    if isinstance(value, np.ndarray):
+        name = str(len(arrays))
+        arrays[name] = np.asarray(value, order="C")
+        return {ARRAY: name}
+    if isinstance(value, Mapping):
+        return {name: _without_arrays(part, arrays) for name, part in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_without_arrays(part, arrays) for part in value]
+    return value
+
+
+def _with_arrays(value: Any, arrays: Mapping[str, np.ndarray[Any, Any]]) -> Any:
+    """A state with its arrays back in their places."""
+    if isinstance(value, dict):
+        if value.keys() == {ARRAY}:
+            return arrays[value[ARRAY]]
+        return {name: _with_arrays(part, arrays) for name, part in value.items()}
+    if isinstance(value, list):
+        return [_with_arrays(part, arrays) for part in value]
+    return value
