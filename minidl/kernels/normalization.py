@@ -2,6 +2,8 @@
 
 [1] S. Ioffe, C. Szegedy: Batch normalization: accelerating deep network training by reducing
     internal covariate shift, 2015, algorithm 1.
+[2] T. Chan, G. Golub, R. LeVeque: Algorithms for computing the sample variance: analysis and
+    recommendations, 1983, equation 1.7.
 """
 
 from __future__ import annotations
@@ -10,30 +12,40 @@ from minidl.backend import Array, array_module
 from minidl.kernels.products import sum_rows
 
 
-def moments(rows: Array) -> tuple[Array, Array]:
-    """Mean and biased variance of each column: (M, C) to (C,) and (C,)."""
-    mean = sum_rows(rows) / len(rows)
-    centred = rows - mean
-    centred *= centred
-    return mean, sum_rows(centred) / len(rows)
+def moments(rows: Array) -> tuple[Array, Array, Array]:
+    """Mean and biased variance of each column, and how far the rows are from that mean.
 
-
-def normalize(rows: Array, mean: Array, variance: Array, eps: float) -> tuple[Array, Array]:
-    """Columns shifted by `mean` and divided by sqrt(variance + eps).
+    A first mean is off by what rounding added to the sum, and that is found again as the mean of
+    the centred rows [2]. Without it, a long column of one large number would seem to vary.
 
     Args:
         rows: (M, C).
-        mean: (C,).
+
+    Returns:
+        The mean (C,), the variance (C,), and the rows less the mean, (M, C).
+    """
+    count = len(rows)
+    mean = sum_rows(rows) / count
+    centred = rows - mean
+    missed = sum_rows(centred) / count
+    centred -= missed
+    return mean + missed, sum_rows(centred * centred) / count, centred
+
+
+def normalize(centred: Array, variance: Array, eps: float) -> Array:
+    """Divide columns by sqrt(variance + eps), in place.
+
+    Args:
+        centred: rows less the mean, (M, C).
         variance: (C,).
         eps: what keeps the division finite where a column does not vary.
 
     Returns:
-        The normalised rows (M, C), and what they were multiplied with, (C,).
+        What the rows were multiplied with, (C,).
     """
-    scale = 1 / array_module(rows).sqrt(variance + eps)
-    normalized = rows - mean
-    normalized *= scale
-    return normalized, scale
+    scale: Array = 1 / array_module(centred).sqrt(variance + eps)
+    centred *= scale
+    return scale
 
 
 def update_running(running: Array, now: Array, momentum: float) -> None:

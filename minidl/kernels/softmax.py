@@ -46,16 +46,25 @@ def log_softmax_gradient(out: Array, d: Array, axis: int) -> Array:
     return d - array_module(out).exp(out) * d.sum(axis=axis, keepdims=True)
 
 
-def logsumexp(x: Array, axes: tuple[int, ...]) -> Array:
-    """log(sum(exp(x))) over the axes, which stay with length 1.
+def logsumexp(x: Array, axes: tuple[int, ...]) -> tuple[Array, Array]:
+    """log(sum(exp(x))) over the axes, which stay with length 1, as a sum of two terms.
 
-    It is -inf where all of x is -inf, and inf where one of x is inf.
+    The first is the largest of x, or 0 where that is infinite; the second is never below 0, but
+    -inf where all of x is -inf, and inf where one of x is inf. Added up, they would lose what a
+    large first term rounds away.
     """
     xp = array_module(x)
     largest = x.max(axis=axes, keepdims=True)
     shift = xp.where(xp.isfinite(largest), largest, 0).astype(x.dtype)
     with np.errstate(divide="ignore"):  # log(0) is the answer where every x is -inf
-        return xp.log(xp.exp(x - shift).sum(axis=axes, keepdims=True)) + shift
+        return shift, xp.log(xp.exp(x - shift).sum(axis=axes, keepdims=True))
+
+
+def logsumexp_gradient(x: Array, shift: Array, rest: Array, d: Array) -> Array:
+    """Gradient of `logsumexp`, from its input, its two terms and the gradient there."""
+    xp = array_module(x)
+    rest = xp.where(rest == -xp.inf, 0, rest)  # rows of -inf alone: no slope, not nan
+    return d * xp.exp(x - shift - rest)
 
 
 def pick(rows: Array, labels: Array) -> Array:

@@ -32,8 +32,12 @@ def batch_norm(
     backend.shared_by(x.data, gamma.data, beta.data, *(statistics or ()))
     rows = x.data.reshape(-1, x.shape[-1])
     of_batch = statistics is None
-    mean, variance = kernels.moments(rows) if statistics is None else statistics
-    normalized, scale = kernels.normalize(rows, mean, variance, eps)
+    if statistics is None:
+        mean, variance, normalized = kernels.moments(rows)
+    else:
+        mean, variance = statistics
+        normalized = rows - mean
+    scale = kernels.normalize(normalized, variance, eps)
     factor = gamma.data
 
     def flat(g: Array) -> Array:

@@ -77,7 +77,7 @@ def binary_cross_entropy_of_probabilities(probabilities: Tensor, labels: Array) 
     xp = array_module(probabilities.data)
     eps = float(xp.finfo(probabilities.dtype).eps)
     safe = xp.clip(probabilities.data, eps, 1 - eps)
-    value = -(labels * xp.log(safe) + (1 - labels) * xp.log(1 - safe))
+    value = -(labels * xp.log(safe) + (1 - labels) * xp.log1p(-safe))
     return record(value, (probabilities, lambda g: g * (safe - labels) / (safe * (1 - safe))))
 
 

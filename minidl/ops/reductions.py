@@ -71,13 +71,12 @@ def logsumexp(x: TensorLike, axis: Axis = None, keepdims: bool = False) -> Tenso
     """log(sum(exp(x))) over the axes, computed so that nothing overflows."""
     x = floating(x)
     data, axes = x.data, _axes(x.ndim, axis)
-    kept = kernels.logsumexp(data, axes)
+    shift, rest = kernels.logsumexp(data, axes)
+    kept = shift + rest
     value = kept if keepdims else array_module(data).squeeze(kept, axis=axes)
 
     def rule(g: Array) -> Array:
-        xp = array_module(data)
-        shift = xp.where(kept == -xp.inf, 0, kept)  # rows of -inf alone: no slope, not nan
-        return _spread(g, data.shape, axes) * xp.exp(data - shift)
+        return kernels.logsumexp_gradient(data, shift, rest, _spread(g, data.shape, axes))
 
     return record(value, (x, rule))
 
