@@ -20,7 +20,6 @@ import numpy as np
 
 import minidl
 
-SECONDS = 0.04  # in which a process is killed; writing a file takes about half of it
 PIECES = 97  # bytes that are written at once
 
 plain_open = Path.open
@@ -50,7 +49,6 @@ def version_of(number):
 
 def save_versions(path, state):
     """Save one version after the other, never to return."""
-    Path.open = slow_open
     for number in itertools.count(int(state[1]) + 1):
         model = version_of(number)
         state[0] = number
@@ -80,9 +78,13 @@ def main(path, kills):
     moments = random.Random(0)
     # The number of the version that was begun last, and of that which is complete.
     state = np.frombuffer(mmap.mmap(-1, 16), np.int64)
+    Path.open = slow_open
+    start = time.perf_counter()
     minidl.save(version_of(0), path)
+    seconds = time.perf_counter() - start
     for _ in range(kills):
-        status = killed(path, state, moments.uniform(0, SECONDS))
+        # Within the time of a few files, whatever one takes on this machine.
+        status = killed(path, state, moments.uniform(0, 2.5 * seconds))
         if status != -signal.SIGKILL:
             print(f"the process ended by itself, with {status}")
         begun, complete = state.tolist()
