@@ -590,10 +590,19 @@ def test_the_last_error_tells_everything(cache, server, addresses, tmp_path):
     assert all(name in advice for name in (*NAMES, "MINIDL_DATA", "data_dir", "--data-dir"))
 
 
-def test_a_cache_that_cannot_be_written(cache):
+def test_a_cache_that_cannot_be_written(cache, server, addresses):
     cache.parent.mkdir(exist_ok=True)
     cache.write_bytes(b"a file where the folder should be")
-    assert f"nothing was fetched, since the cache {cache} cannot be written: " in refusal()
+    assert f"  - the cache {cache} cannot be written: " in refusal()
+    server.offer("second")
+    check(fashion_mnist())
+
+
+def test_a_cache_that_cannot_be_written_and_the_debian_package(cache, programs, unpacks):
+    cache.write_bytes(b"a file where the folder should be")
+    programs("apt-get", DOWNLOADS)
+    programs("dpkg-deb", unpacks)
+    check(fashion_mnist())
 
 
 # -- the rest ----------------------------------------------------------------------------------

@@ -1,5 +1,6 @@
 """A web server on this machine, in place of the public addresses of a data set."""
 
+import contextlib
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -7,7 +8,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 class Server:
     """A web server on this machine. `answers` maps a path to what is sent; `asked` logs paths.
 
-    An answer is bytes, an HTTP status, "silent" (says nothing), or ("cut", bytes) for half of them.
+    An answer is bytes, an HTTP status, "silent" (says nothing), ("cut", bytes) for half of them, or
+    ("paused", bytes) for one half and, when `gate` is set, the other.
     `files`, by name, is what it can `offer` in a folder.
     """
 
@@ -40,14 +42,21 @@ class Server:
         if isinstance(answer, int):
             handler.send_error(answer)
             return
-        sent = answer
+        rest = b""
         if isinstance(answer, tuple):
-            answer = answer[1]
-            sent = answer[: len(answer) // 2]
+            kind, answer = answer
+            half = len(answer) // 2
+            sent, rest = answer[:half], answer[half:] if kind == "paused" else b""
+        else:
+            sent = answer
         handler.send_response(200)
         handler.send_header("Content-Length", str(len(answer)))
         handler.end_headers()
-        handler.wfile.write(sent)
+        with contextlib.suppress(ConnectionError):  # who asked may have been killed meanwhile
+            handler.wfile.write(sent)
+            if rest:
+                self.gate.wait(30)
+                handler.wfile.write(rest)
 
     def offer(self, base, names=None):
         for name in names or self.files:

@@ -116,7 +116,7 @@ def save_csv(
     Raises:
         TypeError: for images or labels of other dtypes.
         ValueError: if there are no images, a pixel is not finite, or labels do not fit.
-        FileNotFoundError: if the folder does not exist.
+        OSError: if the file cannot be written; FileNotFoundError if its folder does not exist.
     """
     path = Path(path)
     images = np.asarray(images)

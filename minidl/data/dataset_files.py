@@ -9,11 +9,13 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, TypeVar
 
-from minidl.data.fetch import debian_package, download, say
+from minidl.data.fetch import FetchError, debian_package, download, say
+from minidl.data.files import UNFINISHED_PREFIX, UNFINISHED_SUFFIX, remove_leftovers
 
 Content = TypeVar("Content")
 
@@ -23,7 +25,13 @@ def cache_folder(name: str) -> Path:
     # Imported here, as pooch takes longer to import than the rest of minidl.data together.
     import pooch
 
-    return Path(pooch.os_cache("minidl")) / name
+    # A user may have no home, as in some containers. pooch then refuses, or leaves "~" as it is.
+    folder = Path("~")
+    with suppress(RuntimeError):
+        folder = Path(pooch.os_cache("minidl"))
+    if folder.parts[0] == "~":
+        folder = Path(tempfile.gettempdir()) / "minidl"
+    return folder / name
 
 
 @dataclass(frozen=True)
@@ -58,7 +66,8 @@ class DatasetFiles(Generic[Content]):
                 MINIDL_DATA names, if None. Such a folder has the last word: nothing is fetched in
                 place of what it lacks, and nothing in it is changed. With neither, each file comes
                 from the first source that has it: the cache, the folder of the Debian package, the
-                addresses, and the package.
+                addresses, and the package. What is fetched is kept in the cache; where that cannot
+                be written, this is told on the error stream, and the data is there all the same.
 
         Raises:
             FileNotFoundError: saying which files are missing, what was tried and what to do.
@@ -76,7 +85,8 @@ class DatasetFiles(Generic[Content]):
 
     def _from_named_folder(self, folder: Path, origin: str, escape: str) -> dict[str, Content]:
         """All files from the folder the user named, or an error."""
-        folder = folder.expanduser()
+        # Unlike Path's, it leaves "~" as it is where there is no home.
+        folder = Path(os.path.expanduser(folder))  # noqa: PTH111
         found: dict[str, Content] = {}
         for name in self.stored_as:
             self._read_from(folder, name, found)
@@ -93,7 +103,7 @@ class DatasetFiles(Generic[Content]):
         """All files, each from the first source that has it, or an error that lists them all."""
         found: dict[str, Content] = {}
         tried: list[str] = []
-        for source in (self._look_in_folders, self._fetch_into_cache):
+        for source in (self._look_in_folders, self._fetch):
             if self._missing(found):
                 source(found, tried)
         missing = self._missing(found)
@@ -132,33 +142,57 @@ class DatasetFiles(Generic[Content]):
             if absent:
                 tried.append(f"the folder {folder}: does not hold {', '.join(absent)}")
 
-    def _fetch_into_cache(self, found: dict[str, Content], tried: list[str]) -> None:
-        """Add to `found` what can be fetched, and keep it in the cache for the next time."""
+    def _fetch(self, found: dict[str, Content], tried: list[str]) -> None:
+        """Add to `found` what can be fetched, and keep it in the cache for the next time.
+
+        Where the cache cannot be written, its disk being full for one, a temporary folder serves
+        in its place: the data is there all the same, but has to be fetched again the next time.
+        """
         cache = self.cache()
         try:
             cache.mkdir(parents=True, exist_ok=True)
+            remove_leftovers(cache)
             # Inside the cache: within a file system, a finished file is moved in one step.
-            workshop = tempfile.TemporaryDirectory(
-                suffix=".part", dir=cache, ignore_cleanup_errors=True
-            )
+            self._fetch_in(cache, cache, found, tried)
         except OSError as error:
-            tried.append(f"nothing was fetched, since the cache {cache} cannot be written: {error}")
-            return
-        with workshop as folder:
-            self._from_addresses(Path(folder), found, tried)
-            if self._missing(found):
-                self._from_debian_package(Path(folder), found, tried)
+            reason = f"the cache {cache} cannot be written: {error}"
+            say(f"{reason}; using a temporary folder, from which nothing is kept")
+            tried.append(reason)
+            try:
+                self._fetch_in(Path(tempfile.gettempdir()), None, found, tried)
+            except OSError as error:
+                tried.append(f"no temporary folder can be written: {error}")
 
-    def _from_addresses(self, workshop: Path, found: dict[str, Content], tried: list[str]) -> None:
+    def _fetch_in(
+        self, folder: Path, cache: Path | None, found: dict[str, Content], tried: list[str]
+    ) -> None:
+        """Fetch in a workshop inside a folder. Raises OSError if that cannot be written.
+
+        What is fetched is moved to the cache, if one is given.
+        """
+        with tempfile.TemporaryDirectory(
+            prefix=UNFINISHED_PREFIX,
+            suffix=UNFINISHED_SUFFIX,
+            dir=folder,
+            ignore_cleanup_errors=True,
+        ) as workshop:
+            self._from_addresses(Path(workshop), cache, found, tried)
+            if self._missing(found):
+                self._from_debian_package(Path(workshop), cache, found, tried)
+
+    def _from_addresses(
+        self, workshop: Path, cache: Path | None, found: dict[str, Content], tried: list[str]
+    ) -> None:
         addresses = list(self.addresses)
         for name in self._missing(found):
             path = workshop / self.stored_as[name][0]
             for address in tuple(addresses):
                 try:
                     download(address + path.name, path)
-                    found[name] = self._move_to_cache(path, name)
+                    found[name] = self.read(path, name)
+                    _keep(path, cache)
                     break
-                except (OSError, ValueError) as error:
+                except (FetchError, ValueError) as error:
                     # Not asked for the next file: a dead address costs its time-out each time.
                     addresses.remove(address)
                     reason = f"{address}{path.name}: {str(error).removeprefix(f'{path}: ')}"
@@ -166,7 +200,7 @@ class DatasetFiles(Generic[Content]):
                     tried.append(reason)
 
     def _from_debian_package(
-        self, workshop: Path, found: dict[str, Content], tried: list[str]
+        self, workshop: Path, cache: Path | None, found: dict[str, Content], tried: list[str]
     ) -> None:
         if self.debian is None:
             return
@@ -175,15 +209,10 @@ class DatasetFiles(Generic[Content]):
             root = debian_package(package, workshop)
             for name in self._missing(found):
                 path = root / folder.relative_to("/") / self.stored_as[name][0]
-                found[name] = self._move_to_cache(path, name)
+                found[name] = self.read(path, name)
+                _keep(path, cache)
         except (OSError, ValueError) as error:
             tried.append(f"the Debian package {package}: {error}")
-
-    def _move_to_cache(self, path: Path, name: str) -> Content:
-        """Verify a fetched file and, only then, let it take its place in the cache."""
-        content = self.read(path, name)
-        path.replace(self.cache() / path.name)
-        return content
 
     def _read_from(self, folder: Path, name: str, found: dict[str, Content]) -> bool:
         """Add to `found` the file `name` in `folder`; whether there is such a file."""
@@ -194,3 +223,16 @@ class DatasetFiles(Generic[Content]):
             except (FileNotFoundError, NotADirectoryError):
                 continue
         return False
+
+
+def _keep(path: Path, cache: Path | None) -> None:
+    """Let a file that has been verified take its place in the cache, if one is given.
+
+    It is not flushed to disk first: should the power fail, what is left of it is found out when it
+    is verified the next time, as every file in the cache is.
+    """
+    if cache is not None:
+        try:
+            path.replace(cache / path.name)
+        except OSError as error:
+            say(f"{path.name} is used, but could not be kept in the cache {cache}: {error}")

@@ -32,8 +32,10 @@ def say(line: str) -> None:
 def download(address: str, path: Path) -> None:
     """Write what an HTTP(S) address sends to `path`, showing a progress bar on a terminal.
 
-    Raises FetchError if the address cannot be reached, answers with an error, stays silent for
-    `TIMEOUT_S` seconds, or stops before the end.
+    Raises:
+        FetchError: if the address cannot be reached, answers with an error, stays silent for
+            `TIMEOUT_S` seconds, or stops before the end.
+        OSError: naming the file, if that cannot be written.
     """
     import pooch
 
@@ -42,6 +44,9 @@ def download(address: str, path: Path) -> None:
         try:
             fetch(address, str(path), None)
         except (OSError, ValueError) as error:
+            # The errors of the web bear no number of their own, other than those of files.
+            if isinstance(error, OSError) and error.errno is not None:
+                raise OSError(error.errno, error.strerror, str(path)) from error
             raise FetchError(_root_cause(error)) from error
 
 

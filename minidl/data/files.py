@@ -81,8 +81,10 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     unfinished = folder / f"{UNFINISHED_PREFIX}{secrets.token_hex(8)}{UNFINISHED_SUFFIX}"
     try:
         with unfinished.open("xb") as file:
-            if old is not None:
-                unfinished.chmod(old)  # before there is anything in it that others may not read
+            # Before there is anything in it that others may not read; and only where it differs, as
+            # some file systems have one permission for all and refuse to be told another.
+            if old not in (None, stat.S_IMODE(unfinished.stat().st_mode)):
+                unfinished.chmod(old)
             yield file
             # Else a power cut may leave the new name with nothing behind it: a file system need
             # not write the content before the rename.
@@ -95,7 +97,8 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
             raise
         raise OSError(error.errno, error.strerror, str(path)) from error
     finally:
-        unfinished.unlink(missing_ok=True)
+        with suppress(OSError):  # there is none, or a disk that broke
+            unfinished.unlink()
 
 
 def remove_leftovers(folder: Path) -> None:

@@ -69,7 +69,7 @@ def save_idx(path: str | os.PathLike[str], array: npt.ArrayLike) -> None:
     Raises:
         TypeError: for any other dtype.
         ValueError: for an axis longer than the format can say, 2**32 - 1.
-        FileNotFoundError: if the folder does not exist.
+        OSError: if the file cannot be written; FileNotFoundError if its folder does not exist.
     """
     path = Path(path)
     content = _idx_bytes(np.asarray(array), path)
