@@ -5,6 +5,7 @@ import os
 import stat
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from pathlib import Path
@@ -18,6 +19,7 @@ from minidl.data import files, save_csv, save_idx
 from minidl.data.files import remove_leftovers, replacing
 
 HERE = Path(__file__).parent
+NOBODY = 65534
 TWO_DAYS = 2 * 24 * 3600
 
 forks = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
@@ -36,10 +38,18 @@ def make_older(path):
     os.utime(path, (time.time() - TWO_DAYS,) * 2)
 
 
-def protect(path, mode):
-    path.chmod(mode)
-    if os.access(path, os.W_OK):
-        pytest.skip("root may write everything")
+@pytest.fixture
+def bound_by_modes(tmp_path):
+    """A folder of a user whom permissions bind, which root is not."""
+    if os.geteuid():
+        yield tmp_path
+        return
+    os.seteuid(NOBODY)
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            yield Path(folder)
+    finally:
+        os.seteuid(0)
 
 
 def mode_of(path):
@@ -184,24 +194,25 @@ def test_a_pipe_is_refused_as_a_device_would_be(tmp_path):
     assert stat.S_ISFIFO((tmp_path / "x").stat().st_mode)
 
 
-def test_a_file_that_is_write_protected_is_refused(tmp_path):
-    write(tmp_path / "x")
-    protect(tmp_path / "x", 0o444)
+def test_a_file_that_is_write_protected_is_refused(bound_by_modes):
+    path = bound_by_modes / "x"
+    write(path)
+    path.chmod(0o444)
     with pytest.raises(PermissionError, match="x: this file is write-protected"):
-        write(tmp_path / "x", b"newer")
-    assert (tmp_path / "x").read_bytes() == b"new"
+        write(path, b"newer")
+    assert path.read_bytes() == b"new"
 
 
-def test_a_folder_that_is_write_protected(tmp_path):
-    write(tmp_path / "x")
-    protect(tmp_path, 0o555)
+def test_a_folder_that_is_write_protected(bound_by_modes):
+    write(bound_by_modes / "x")
+    bound_by_modes.chmod(0o555)
     try:
         with pytest.raises(PermissionError) as caught:
-            write(tmp_path / "x", b"newer")
+            write(bound_by_modes / "x", b"newer")
     finally:
-        tmp_path.chmod(0o755)
-    assert caught.value.filename == str(tmp_path / "x")
-    assert (tmp_path / "x").read_bytes() == b"new"
+        bound_by_modes.chmod(0o755)
+    assert caught.value.filename == str(bound_by_modes / "x")
+    assert (bound_by_modes / "x").read_bytes() == b"new"
 
 
 @pytest.mark.skipif(not hasattr(os, "pathconf"), reason="no limit of a name's length to be asked")

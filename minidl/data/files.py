@@ -130,7 +130,7 @@ def _permissions(target: Path, path: Path) -> int | None:
         raise IsADirectoryError(f"{path}: expected the path of a file, but this is a folder")
     if not stat.S_ISREG(mode):
         raise OSError(f"{path}: expected the path of a file, but this is a device or a pipe")
-    if not os.access(target, os.W_OK):
+    if not os.access(target, os.W_OK, effective_ids=os.access in os.supports_effective_ids):
         raise PermissionError(f"{path}: this file is write-protected; choose another path")
     return stat.S_IMODE(mode)
 
