@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, TypeAlias
 
+import numpy as np
+
 from minidl import backend
 from minidl.backend import Array, Generator, default_generator
 from minidl.kernels.threads import Ahead
@@ -123,6 +125,16 @@ class Pass:
         """The number of batches."""
         return len(self._loader)
 
+    @property
+    def number(self) -> int:
+        """The number of the batch that the loop is at."""
+        return self._number
+
+    def samples(self, number: int) -> Array:
+        """The places of a batch's samples in the data set."""
+        places = np.arange(len(self._loader.x)) if self._order is None else self._order
+        return places[self._extent(number)]
+
     def inputs(self, number: int) -> Tensor:
         """The inputs of a batch."""
         array = self._cut(self._loader.x, number)
@@ -139,14 +151,18 @@ class Pass:
         return Tensor(self._cut(self._loader.y, number))
 
     def _cut(self, array: Array, number: int) -> Array:
-        start = number * self._loader.batch_size
-        batch = slice(start, min(start + self._loader.batch_size, len(array)))
+        batch = self._extent(number)
         if self._order is None:
             # A copy if a transform will see it, which might write to it.
             some = array[batch].copy() if self._loader.transform else array[batch]
         else:
             some = array.take(backend.of(array).asarray(self._order[batch]), 0)
         return some if self._like is None else backend.of(self._like).asarray(some)
+
+    def _extent(self, number: int) -> slice:
+        """Where a batch lies among the samples in their order."""
+        start = number * self._loader.batch_size
+        return slice(start, min(start + self._loader.batch_size, len(self._loader.x)))
 
     def _batch(self, number: int) -> tuple[Tensor, ...]:
         inputs = self.inputs(number)

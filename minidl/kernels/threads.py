@@ -159,7 +159,8 @@ def _share_with(wanted: int, work: Callable[[Any], None], pieces: list[Any]) -> 
                 errors.append(error)
         _helpers.extend(helpers)
     if errors:
-        raise errors[0]
+        # Its traceback leads to the frames that hold the list, which is not to hold it in turn.
+        raise errors.pop(0)
 
 
 class Ahead(Generic[T]):

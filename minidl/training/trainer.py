@@ -8,24 +8,27 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
 import numpy as np
 
+from minidl.anomaly import NonFiniteError
 from minidl.backend import Array, Generator, default_generator
-from minidl.data.loader import DataLoader, Transformation
-from minidl.layers import Module
+from minidl.data.loader import DataLoader, Pass, Transformation
+from minidl.layers import Buffer, Module
 from minidl.losses import cross_entropy
 from minidl.optim import Optimizer, clip_grad_norm
 from minidl.tensor import Tensor, no_grad
+from minidl.training import divergence
 from minidl.training.callbacks import Callback, CallbackList, EpochFunction
+from minidl.training.failures import explains_failures
 from minidl.training.history import History
 from minidl.training.means import Means, Measure
 from minidl.training.metrics import accuracy
 from minidl.training.outputs import ends_in_softmax, outputs_of
-from minidl.training.progress import progress
+from minidl.training.progress import Silent, progress
 
 # What a history holds besides metrics.
 RESERVED = ("loss", "seconds")
@@ -92,6 +95,7 @@ class Trainer:
         self.__dict__.update(state)
         self._turn = threading.RLock()
 
+    @explains_failures
     def fit(
         self,
         x: Any,
@@ -130,6 +134,13 @@ class Trainer:
         Raises:
             ValueError, TypeError: if there is no data, inputs and labels differ in number, or a
                 batch does not suit the model or the loss.
+            NonFiniteError: if the loss, a gradient or a weight becomes nan or infinite; see below.
+            MemoryError: if a batch needs more memory than there is, which is let go again.
+            DeviceError: if the device stops working.
+
+        A step whose loss is not finite is not taken, nor one with a bias whose gradient is not: the
+        model stays as it was before. That holds on the CPU. On a GPU losses are fetched some steps
+        at a time, and the error comes after steps that have spoilt the weights.
         """
         loader = _training_data(x, y, batch_size, shuffle, transform, generator)
         validation = None if validation_data is None else _validation_data(validation_data)
@@ -148,15 +159,9 @@ class Trainer:
                 started = time.perf_counter()
                 shown.start(epoch)
                 told.on_epoch_begin(self, epoch)
-                means = Means(self.metrics)
-                batches = loader.one_pass(like=self._like)
-                for inputs, labels in batches:
-                    means.add(*self._learn(inputs, labels, batches.prepare), labels)
-                    shown.advance(means.values)
-                    told.on_batch_end(self)
-                measures = means.values()
+                measures = self._one_epoch(loader, epoch, shown, told)
                 if validation is not None:
-                    validated = self.evaluate(validation)
+                    validated = self._evaluate(validation)
                     measures |= {f"val_{name}": value for name, value in validated.items()}
                 seconds = time.perf_counter() - started
                 history.append(measures, seconds)
@@ -167,6 +172,31 @@ class Trainer:
             told.on_train_end(self)
         return history
 
+    def _one_epoch(
+        self, loader: DataLoader, epoch: int, shown: Silent, told: CallbackList
+    ) -> dict[str, float]:
+        """A step on every batch; the loss and the metrics over all. Raises as `fit`."""
+        means = Means(self.metrics)
+        batches = loader.one_pass(like=self._like)
+        buffers = self._buffers()
+        try:
+            for inputs, labels in batches:
+                means.add(*self._learn(inputs, labels, buffers, batches), labels)
+                _check_losses(means, batches)
+                shown.advance(means.values)
+                told.on_batch_end(self)
+            measures = means.values()
+            _check_losses(means, batches)
+            if spoilt := divergence.in_weights(self.model):
+                raise NonFiniteError(spoilt)
+        except NonFiniteError as error:
+            saved = ", ".join(told.checkpoints)
+            raise NonFiniteError(
+                f"epoch {epoch}, step {batches.number + 1} of {len(batches)}: {error}; "
+                + (f"the last checkpoint is {saved}" if saved else "no checkpoint was written")
+            ) from error
+        return measures
+
     def train_step(self, x: Tensor, y: Tensor) -> dict[str, Tensor]:
         """One step on one batch: loss, gradients, update.
 
@@ -176,26 +206,53 @@ class Trainer:
 
         Returns:
             The loss and the metrics of the batch, before the update.
+
+        Raises:
+            NonFiniteError: on the CPU, before the update, if the loss or the gradient of a bias is
+                nan or infinite.
         """
-        loss, outputs = (result.detach() for result in self._learn(x, y))
+        loss, outputs = (result.detach() for result in self._learn(x, y, self._buffers()))
         measured = {name: metric(outputs, y) for name, metric in self.metrics.items()}
         return {"loss": loss, **measured}
 
     def _learn(
-        self, x: Tensor, y: Tensor, half_way: Callable[[], None] | None = None
+        self, x: Tensor, y: Tensor, buffers: Sequence[Buffer], batches: Pass | None = None
     ) -> tuple[Tensor, Tensor]:
-        """One step on one batch; the loss and the outputs before the update."""
-        outputs = self.model(x)
-        if half_way:
-            half_way()
-        loss = self.loss(outputs, y)
-        self.optimizer.zero_grad()
-        loss.backward()
+        """One step on one batch; the loss and the outputs before the update.
+
+        Args:
+            x: inputs (N, ...).
+            y: labels (N, ...).
+            buffers: what is to be as before if there is no update.
+            batches: the pass over the data that the batch comes from.
+        """
+        before = [buffer.data.copy() for buffer in buffers]
+        try:
+            outputs = self.model(x)
+            if batches:
+                batches.prepare()
+            loss = self.loss(outputs, y)
+            self.optimizer.zero_grad()
+            loss.backward()
+            if symptom := divergence.symptom(loss, self.optimizer.params, self.model):
+                samples = batches.samples(batches.number) if batches else None
+                cause = divergence.cause(self.model, self.loss, x, y, samples)
+                raise NonFiniteError(f"{symptom}; {cause}")
+        except NonFiniteError:
+            for buffer, values in zip(buffers, before, strict=True):
+                buffer.data[...] = values
+            self.optimizer.zero_grad()
+            raise
         if self.clip_norm is not None:
             clip_grad_norm(self.optimizer.params, self.clip_norm)
         self.optimizer.step()
         return loss, outputs
 
+    def _buffers(self) -> list[Buffer]:
+        """What a step changes besides parameters, and can be undone: on a GPU it is not."""
+        return [b for _, b in self.model.named_buffers() if b.device == "cpu"]
+
+    @explains_failures
     def evaluate(self, x: Any, y: Any = None, batch_size: int | None = None) -> dict[str, float]:
         """The mean loss and metrics over a data set, in evaluation mode.
 
@@ -214,6 +271,10 @@ class Trainer:
         """
         loader = _loader("evaluate", x, y, batch_size)
         _check_labels(loader, "evaluate")
+        return self._evaluate(loader)
+
+    def _evaluate(self, loader: DataLoader) -> dict[str, float]:
+        """The mean loss and metrics over a data set, in evaluation mode."""
         means = Means(self.metrics)
         with self._turn, no_grad(), self.model.mode(training=False):
             batches = loader.one_pass(like=self._like)
@@ -223,6 +284,7 @@ class Trainer:
                 means.add(self.loss(out, labels), out, labels)
         return means.values()
 
+    @explains_failures
     def predict(self, x: Any, batch_size: int | None = None) -> Array:
         """The model's outputs for every sample, in evaluation mode.
 
@@ -306,6 +368,21 @@ def _validation_data(data: tuple[Any, Any] | DataLoader) -> DataLoader:
         raise type(error)(f"validation_data: {error}") from error
     _check_labels(loader, "validation_data")
     return loader
+
+
+def _check_losses(means: Means, batches: Pass) -> None:
+    """Raise NonFiniteError if one of the losses that have been fetched is nan or infinite."""
+    number = means.not_finite
+    if number is None:
+        return
+    found = divergence.in_batch(
+        batches.inputs(number), batches.labels(number), batches.samples(number)
+    )
+    raise NonFiniteError(
+        f"the loss of step {number + 1} was nan or infinite; "
+        + (found or "detect_anomaly() around a training from the start finds where it began")
+        + "; the weights have been changed since"
+    )
 
 
 def _check_labels(loader: DataLoader, name: str) -> None:
