@@ -7,10 +7,12 @@ its gradients, in whose place it gets rules that look at what they return.
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import ContextDecorator
 from traceback import FrameSummary, extract_stack, format_list
+from types import FrameType
 from typing import Any, Self
 
 import numpy as np
@@ -35,9 +37,9 @@ class detect_anomaly(ContextDecorator):  # noqa: N801  the name that PyTorch's u
     nested. PyTorch's mode of that name looks at gradients alone.
 
     Raises:
-        NonFiniteError: naming the operation, whether its value or a gradient is not finite, and
-            whether what it was computed from was; for a value, also the layer; for a gradient, with
-            a note of the lines of code that computed the operation.
+        NonFiniteError: naming the layer and the operation, whether its value or a gradient is not
+            finite, and whether what that was computed from was; for a gradient, with a note of the
+            lines of code that computed the operation.
     """
 
     def __enter__(self) -> Self:
@@ -65,7 +67,7 @@ def checked(
     Raises:
         NonFiniteError: if the value is not finite.
     """
-    name = operation_name(rules[0]) if rules else "operation"
+    name = _layer() + (operation_name(rules[0]) if rules else "operation")
     if not is_finite(value):
         spoilt = [np.shape(x) for x in inputs if not is_finite(x)]
         source = f"as does its input of shape {spoilt[0]}" if spoilt else "its inputs are finite"
@@ -116,6 +118,18 @@ def describe(values: Array) -> str:
         f"is nan or infinite in {wrong.sum()} of {wrong.size} places, first {array[first]} at "
         f"[{place}]"
     )
+
+
+def _layer() -> str:
+    """The innermost module whose `forward` is under way, as errors begin; "" outside of all."""
+    frame: FrameType | None = sys._getframe()
+    while frame:
+        if frame.f_code.co_name == "forward":
+            label = getattr(frame.f_locals.get("self"), "label", None)
+            if label is not None:
+                return f"{label}: "
+        frame = frame.f_back
+    return ""
 
 
 def operation_name(rule: Callable[..., Any]) -> str:

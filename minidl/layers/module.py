@@ -18,14 +18,10 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from minidl import backend
-from minidl.anomaly import NonFiniteError
 from minidl.backend import Array, DeviceError, Generator
 from minidl.init import Initializer, initializer
 from minidl.ops.operands import tensor
 from minidl.tensor import Tensor, TensorLike
-
-# The errors that are given the name of the layer in which they arise.
-_NAMED = (ValueError, TypeError, DeviceError, NonFiniteError)
 
 
 class Parameter(Tensor):
@@ -269,8 +265,8 @@ class Layer(Module):
                 self.build(x)
                 self.built = True
             out: Tensor = self.forward(x, *args)
-        except _NAMED as error:
-            if type(error) not in _NAMED:
+        except (ValueError, TypeError, DeviceError) as error:
+            if type(error) not in (ValueError, TypeError, DeviceError):
                 raise  # a subclass may not be made from a message alone
             raise type(error)(f"{self.label}: {error}") from error
         self.output_shape = (None, *out.shape[1:])

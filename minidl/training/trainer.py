@@ -229,13 +229,13 @@ class Trainer:
         before = [buffer.data.copy() for buffer in buffers]
         try:
             outputs = self.model(x)
-            if batches:
+            if batches is not None:
                 batches.prepare()
             loss = self.loss(outputs, y)
             self.optimizer.zero_grad()
             loss.backward()
             if symptom := divergence.symptom(loss, self.optimizer.params, self.model):
-                samples = batches.samples(batches.number) if batches else None
+                samples = None if batches is None else batches.samples(batches.number)
                 cause = divergence.cause(self.model, self.loss, x, y, samples)
                 raise NonFiniteError(f"{symptom}; {cause}")
         except NonFiniteError:
