@@ -20,6 +20,9 @@ import numpy as np
 from minidl import backend
 from minidl.backend import Array, array_module
 
+# Of the calls that led to an operation, so many are noted.
+LINES = 12
+
 # How many blocks of `detect_anomaly` the process is inside of.
 blocks = 0
 _counting = threading.Lock()
@@ -72,7 +75,7 @@ def checked(
         spoilt = [np.shape(x) for x in inputs if not is_finite(x)]
         source = f"as does its input of shape {spoilt[0]}" if spoilt else "its inputs are finite"
         raise NonFiniteError(f"{name}: the value {describe(value)}; {source}")
-    recorded = extract_stack()[:-2]  # without `record` and this function
+    recorded = extract_stack(limit=LINES + 2)[:-2]  # without `record` and this function
     return [_checked_rule(name, rule, recorded) for rule in rules]
 
 

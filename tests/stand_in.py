@@ -143,16 +143,20 @@ class cuda:  # noqa: N801
     class runtime:  # noqa: N801
         class CUDARuntimeError(RuntimeError):
             def __init__(self, status):
-                super().__init__(f"status {status} of the stand-in")
+                super().__init__(f"status {status}")
                 self.status = status
 
     class driver:  # noqa: N801
         class CUDADriverError(RuntimeError):
-            status = 700  # CUDA_ERROR_ILLEGAL_ADDRESS
+            def __init__(self, status):
+                super().__init__(f"status {status}")
+                self.status = status
 
     class cublas:  # noqa: N801
         class CUBLASError(RuntimeError):
-            pass
+            def __init__(self, status):
+                super().__init__(f"status {status}")
+                self.status = status
 
     class memory:  # noqa: N801
         class OutOfMemoryError(MemoryError):

@@ -138,9 +138,10 @@ class Trainer:
             MemoryError: if a batch needs more memory than there is, which is let go again.
             DeviceError: if the device stops working.
 
-        A step whose loss is not finite is not taken, nor one with a bias whose gradient is not: the
-        model stays as it was before. That holds on the CPU. On a GPU losses are fetched some steps
-        at a time, and the error comes after steps that have spoilt the weights.
+        A step whose loss is not finite is not taken, nor one whose gradients are not, as far as the
+        bias of the first layer shows it: the model stays as it was. That holds on the CPU. On a GPU
+        losses are fetched some steps at a time, and the error comes after steps that have spoilt
+        the weights. Weights are looked at after each epoch, before callbacks could save them.
         """
         loader = _training_data(x, y, batch_size, shuffle, transform, generator)
         validation = None if validation_data is None else _validation_data(validation_data)
@@ -208,8 +209,8 @@ class Trainer:
             The loss and the metrics of the batch, before the update.
 
         Raises:
-            NonFiniteError: on the CPU, before the update, if the loss or the gradient of a bias is
-                nan or infinite.
+            NonFiniteError: on the CPU, before the update, if the loss is nan or infinite, or the
+                gradients are; see `fit`.
         """
         loss, outputs = (result.detach() for result in self._learn(x, y, self._buffers()))
         measured = {name: metric(outputs, y) for name, metric in self.metrics.items()}
