@@ -11,6 +11,7 @@ import stand_in
 import minidl
 from minidl import NonFiniteError, Tensor, anomaly, backend, computation_graph, detect_anomaly
 from minidl.ops import normalization, probability, products, regularization
+from minidl.tensor import record_jointly
 
 HUGE = 3e38
 
@@ -107,9 +108,24 @@ def test_a_joint_rule_is_looked_at_too():
     assert x.grad is None
 
 
+def test_gradients_that_nobody_wants_are_not_looked_at():
+    def both(x, y):
+        def rule(g, _):
+            return [g, g * np.nan]
+
+        return record_jointly(x.data + y.data, [x, y], rule)
+
+    x, y = leaf(1.0), leaf(2.0)
+    with detect_anomaly():
+        both(x, y.detach()).backward()
+        assert x.grad == 1
+        with pytest.raises(NonFiniteError, match=r"^both, backward"):
+            both(x, y).backward()
+
+
 def test_what_was_not_finite_before_is_no_fault_of_the_operation():
     with detect_anomaly():
-        with pytest.raises(NonFiniteError, match=r"^exp: .*; as does its input of shape \(2,\)$"):
+        with pytest.raises(NonFiniteError, match=r"^exp: .*; not all of its inputs are f"):
             minidl.exp(leaf(np.nan, 1.0))
         out = minidl.exp(leaf(1.0, 2.0))
         with pytest.raises(NonFiniteError, match=r"^exp, backward: .* value was not finite before"):
@@ -231,9 +247,12 @@ def test_arrays_of_a_device_are_looked_at_there(monkeypatch):
     monkeypatch.setattr(backend, "_by_array_type", {np.ndarray: backend.CPU})
     x = leaf(0.0, 4.0).to("gpu").detach()
     x.requires_grad = True
+    spoilt = leaf(1.0, np.inf).to("gpu")
     with detect_anomaly():
         with pytest.raises(NonFiniteError, match=r"^log: .* in 1 of 2 places, first -inf at \[0\]"):
             minidl.log(x)
+        with pytest.raises(NonFiniteError, match=r"^add: .*; not all of its inputs are finite"):
+            x + spoilt
         out = minidl.sqrt(x).sum()
         with pytest.raises(NonFiniteError, match=r"^sqrt, backward: "):
             out.backward()

@@ -174,7 +174,7 @@ def test_what_helpers_fail_with_goes_with_the_error():
 
     for _ in range(5):
         with pytest.raises(MemoryError):
-            threads.share(work, [0, 1, 0, 0])
+            threads.share(work, [0, 1, 1, 1])
     assert len(seen) >= 5
     assert [each for each in seen if each() is not None] == []
     check_that_all_is_in_order()
