@@ -38,7 +38,7 @@ class detect_anomaly(ContextDecorator):  # noqa: N801  the name that PyTorch's u
 
     The value of every operation that is computed inside, in any thread, and every gradient that one
     of them passes on, are looked at. Training a small network then takes half as long again, a
-    convolutional one a tenth. It may be nested. PyTorch's mode of that name looks at gradients alone.
+    convolutional one a tenth. PyTorch's mode of that name looks at gradients alone.
 
     Raises:
         NonFiniteError: naming the layer and the operation, whether its value or a gradient is not
