@@ -2,6 +2,7 @@
 
 import gc
 import sys
+import threading
 import weakref
 
 import numpy as np
@@ -165,17 +166,18 @@ def test_other_errors_are_left_as_they_are():
 def test_what_helpers_fail_with_goes_with_the_error():
     minidl.set_num_threads(2)
     seen = []
+    meet = threading.Barrier(2, timeout=60)
 
     def work(piece):
         large = Sees()
         seen.append(weakref.ref(large))
-        if piece:
-            raise MemoryError(piece)
+        meet.wait()
+        raise MemoryError(piece)  # in both threads
 
     for _ in range(5):
         with pytest.raises(MemoryError):
-            threads.share(work, [0, 1, 1, 1])
-    assert len(seen) >= 5
+            threads.share(work, [0, 1])
+    assert len(seen) == 10
     assert [each for each in seen if each() is not None] == []
     check_that_all_is_in_order()
 
