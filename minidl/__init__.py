@@ -3,6 +3,7 @@
 Every public name is here; `README.md` shows how they go together.
 """
 
+from minidl.anomaly import NonFiniteError, detect_anomaly
 from minidl.backend import DeviceError, Generator, find_device, seed
 from minidl.data import (
     CIFAR10_CLASSES,
@@ -152,6 +153,7 @@ __all__ = [
     "MaxPool",
     "ModelCheckpoint",
     "Module",
+    "NonFiniteError",
     "Normalize",
     "OneCycle",
     "Optimizer",
@@ -189,6 +191,7 @@ __all__ = [
     "conv2d",
     "cross_entropy",
     "describe_machine",
+    "detect_anomaly",
     "exp",
     "fashion_mnist",
     "find_device",

@@ -20,6 +20,9 @@ Array: TypeAlias = NDArray[Any]
 
 INSTALL_CUPY = 'pip install "cupy-cuda12x[ctk]" (or "cupy-cuda13x[ctk]")'
 
+# What CUDA's runtime and its driver both call this (cudaErrorMemoryAllocation).
+CUDA_OUT_OF_MEMORY = 2
+
 
 class DeviceError(RuntimeError):
     """A device that this machine cannot offer was asked for, or two devices met in an operation."""
@@ -56,6 +59,14 @@ class Backend:
         """Draw float64 numbers from 0 up to, but not including, 1."""
         return stream.random(shape)
 
+    def is_out_of_memory(self, error: Exception) -> bool:
+        """Whether an error says that the device, or the host, has no memory left."""
+        return isinstance(error, MemoryError)
+
+    def has_failed(self, error: Exception) -> bool:  # noqa: ARG002  the processor never has
+        """Whether an error says that the device itself does not work any more."""
+        return False
+
 
 class CupyBackend(Backend):
     """The GPU, through CuPy."""
@@ -75,6 +86,23 @@ class CupyBackend(Backend):
     def random_bits(self, stream: Any, count: int) -> Array:
         """Draw `count` random 16-bit unsigned integers."""
         return stream.integers(0, 1 << 16, size=count, dtype=np.uint16)
+
+    def is_out_of_memory(self, error: Exception) -> bool:
+        """Whether an error says that the device, or the host, has no memory left."""
+        cuda = self.xp.cuda
+        if isinstance(error, (cuda.runtime.CUDARuntimeError, cuda.driver.CUDADriverError)):
+            return error.status == CUDA_OUT_OF_MEMORY
+        return super().is_out_of_memory(error)
+
+    def has_failed(self, error: Exception) -> bool:
+        """Whether an error says that the device itself does not work any more."""
+        cuda = self.xp.cuda
+        failures = (
+            cuda.runtime.CUDARuntimeError,
+            cuda.driver.CUDADriverError,
+            cuda.cublas.CUBLASError,
+        )
+        return isinstance(error, failures)
 
 
 CPU = Backend("cpu", np)

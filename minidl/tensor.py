@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeAlias
 import numpy as np
 from numpy.typing import DTypeLike
 
-from minidl import backend
+from minidl import anomaly, backend
 from minidl.backend import Array, array_module
 from minidl.kernels import memory
 from minidl.kernels.threads import one_blas_thread
@@ -332,6 +332,9 @@ def record(value: Array, *edges: tuple[Tensor, Rule]) -> Tensor:
             not undo broadcasting. It must not change the array it is given, and it returns that
             array, a view, or a new array: nothing that something else still holds.
     """
+    if anomaly.blocks:
+        rules = anomaly.checked(value, [s.data for s, _ in edges], [rule for _, rule in edges])
+        edges = tuple((edge[0], rule) for edge, rule in zip(edges, rules, strict=True))
     if not _mode.recording:
         return _result(value, [], None)
     wanted = [edge for edge in edges if edge[0].requires_grad]
@@ -353,6 +356,8 @@ def record_jointly(
             that says whether its gradient is wanted, to a gradient for each input. Those that are
             not wanted are not looked at. What holds for a rule of `record` holds here.
     """
+    if anomaly.blocks:
+        (rule,) = anomaly.checked(value, [source.data for source in inputs], [rule])
     if not _mode.recording:
         return _result(value, [], None)
     wanted = tuple([source.requires_grad for source in inputs])

@@ -140,6 +140,28 @@ class cuda:  # noqa: N801
     def is_available():
         return True
 
+    class runtime:  # noqa: N801
+        class CUDARuntimeError(RuntimeError):
+            def __init__(self, status):
+                super().__init__(f"status {status}")
+                self.status = status
+
+    class driver:  # noqa: N801
+        class CUDADriverError(RuntimeError):
+            def __init__(self, status):
+                super().__init__(f"status {status}")
+                self.status = status
+
+    class cublas:  # noqa: N801
+        class CUBLASError(RuntimeError):
+            def __init__(self, status):
+                super().__init__(f"status {status}")
+                self.status = status
+
+    class memory:  # noqa: N801
+        class OutOfMemoryError(MemoryError):
+            pass
+
 
 class lib:  # noqa: N801
     class stride_tricks:  # noqa: N801

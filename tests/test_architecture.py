@@ -13,6 +13,7 @@ ROOT = Path(__file__).parent.parent
 FLOORS = [
     {"backend"},
     {"kernels"},
+    {"anomaly"},
     {"tensor"},
     {"ops"},
     {"losses", "optim", "init", "gradcheck", "machine"},

@@ -140,6 +140,11 @@ class Pass:
         """The number of batches."""
         return len(self._loader)
 
+    def samples(self, number: int) -> Array:
+        """The places of a batch's samples in the data set."""
+        places = np.arange(len(self._loader.x)) if self._order is None else self._order
+        return places[self._extent(number)]
+
     def inputs(self, number: int) -> Tensor:
         """The inputs of a batch."""
         array = self._cut(self._loader.x, number)
@@ -156,14 +161,18 @@ class Pass:
         return Tensor(self._cut(self._loader.y, number))
 
     def _cut(self, array: Array, number: int) -> Array:
-        start = number * self._loader.batch_size
-        batch = slice(start, min(start + self._loader.batch_size, len(array)))
+        batch = self._extent(number)
         if self._order is None:
             # A copy if a transform will see it, which might write to it.
             some = array[batch].copy() if self._loader.transform else array[batch]
         else:
             some = array.take(backend.of(array).asarray(self._order[batch]), 0)
         return some if self._like is None else backend.of(self._like).asarray(some)
+
+    def _extent(self, number: int) -> slice:
+        """Where a batch lies among the samples in their order."""
+        start = number * self._loader.batch_size
+        return slice(start, min(start + self._loader.batch_size, len(self._loader.x)))
 
     def _batch(self, number: int) -> tuple[Tensor, ...]:
         inputs = self.inputs(number)

@@ -54,10 +54,19 @@ def empty(backend: Backend, shape: tuple[int, ...], dtype: DTypeLike) -> Array:
         block = _idle[size].pop()
     except IndexError:
         if sum(size * len(blocks) for size, blocks in list(_idle.items())) > MOST_KEPT:
-            _idle.clear()
-        memory = np.empty(size, dtype=np.uint8)
+            give_back()
+        try:
+            memory = np.empty(size, dtype=np.uint8)
+        except MemoryError:
+            give_back()
+            memory = np.empty(size, dtype=np.uint8)
         block = memory, memory.ctypes.data
     return np.asarray(_Loan(block, shape, dtype))
+
+
+def give_back() -> None:
+    """Return all memory to the system that no array uses."""
+    _idle.clear()
 
 
 def owns(array: Array) -> bool:

@@ -159,7 +159,9 @@ def _share_with(wanted: int, work: Callable[[Any], None], pieces: list[Any]) -> 
                 errors.append(error)
         _helpers.extend(helpers)
     if errors:
-        raise errors[0]
+        # Tracebacks lead to frames that hold the list, which is not to hold the errors in turn.
+        del errors[1:]
+        raise errors.pop()
 
 
 class Ahead(Generic[T]):

@@ -86,6 +86,12 @@ class CallbackList(Callback):
         deaf = Callback.on_batch_end
         self._after_batch = [c for c in self._all if type(c).on_batch_end is not deaf]
 
+    @property
+    def checkpoints(self) -> list[str]:
+        """The last file that each `ModelCheckpoint` among them has written in this training."""
+        saved = [c.last_saved for c in self._all if isinstance(c, ModelCheckpoint)]
+        return [path for path in saved if path is not None]
+
     def on_train_begin(self, trainer: Trainer) -> None:
         """Training begins."""
         for callback in self._all:
@@ -264,6 +270,9 @@ class ModelCheckpoint(Callback):
         save_best_only: whether to save only then. Keras saves after every epoch unless asked.
         mode: see `EarlyStopping`.
 
+    Attributes:
+        last_saved: path of the last file that this training wrote; None before the first.
+
     Raises:
         ValueError: in training, if there is no such measure, or path names what is none.
         OSError: in training, if the file cannot be written.
@@ -279,10 +288,12 @@ class ModelCheckpoint(Callback):
         self._path = os.fspath(path)
         self._best = _Best(monitor, mode)
         self._best_only = save_best_only
+        self.last_saved: str | None = None
 
     def on_train_begin(self, trainer: Trainer) -> None:
         """Forget an earlier training."""
         self._best.forget()
+        self.last_saved = None
 
     def state_dict(self) -> dict[str, Any]:
         """The best value."""
@@ -303,6 +314,7 @@ class ModelCheckpoint(Callback):
                     f"braces: {error}"
                 ) from error
             save_weights(trainer.model, path)
+            self.last_saved = path
 
 
 class LearningRateScheduler(Callback):

@@ -20,6 +20,10 @@ class Means:
 
     A metric takes as long for many batches as for one, and on a GPU nobody should wait for numbers
     in every step. So outputs are collected, and measured some batches at a time.
+
+    Attributes:
+        not_finite: number of the first batch whose loss was nan or infinite, counted from 0; None
+            as long as none is known.
     """
 
     MOST_BATCHES = 64
@@ -31,6 +35,8 @@ class Means:
         self.sums: dict[str, float] = {}
         self.waiting: list[tuple[Array, Array, Array]] = []
         self.bytes = 0
+        self.measured = 0
+        self.not_finite: int | None = None
 
     def add(self, loss: Tensor, outputs: Tensor, labels: Tensor) -> None:
         """Add one batch: its mean loss, outputs (N, ...) and labels (N, ...)."""
@@ -38,17 +44,24 @@ class Means:
         self.bytes += outputs.data.nbytes
         if len(self.waiting) >= self.MOST_BATCHES or self.bytes >= self.MOST_BYTES:
             self.samples, self.sums = self._with_waiting()
+            self.measured += len(self.waiting)
             self.waiting, self.bytes = [], 0
 
     def state_dict(self) -> dict[str, Any]:
         """What has been added so far, what is waiting among it."""
         waiting = [[backend.on_host(part) for part in batch] for batch in self.waiting]
-        return {"samples": self.samples, "sums": self.sums, "waiting": waiting}
+        return {
+            "samples": self.samples,
+            "sums": self.sums,
+            "measured": self.measured,
+            "waiting": waiting,
+        }
 
     def load_state_dict(self, state: Mapping[str, Any], like: Array) -> None:
         """Go on from there, on the device of an array."""
         here = backend.of(like)
         self.samples, self.sums = state["samples"], dict(state["sums"])
+        self.measured = state["measured"]
         self.waiting = []
         for batch in state["waiting"]:
             loss, outputs, labels = map(here.asarray, batch)
@@ -69,7 +82,11 @@ class Means:
         xp = backend.of(outputs[0]).xp
         sizes = np.array([len(part) for part in labels])
         # Sums are float64: thousands of batches add up, and float32 would show it.
-        totals = {"loss": backend.on_host(xp.stack(losses)).astype(np.float64) @ sizes}
+        on_host = backend.on_host(xp.stack(losses)).astype(np.float64)
+        finite = np.isfinite(on_host)
+        if self.not_finite is None and not finite.all():
+            self.not_finite = self.measured + int(finite.argmin())
+        totals = {"loss": on_host @ sizes}
         if self.metrics:
             joined = Tensor(xp.concatenate(outputs)), Tensor(xp.concatenate(labels))
             for name, metric in self.metrics.items():

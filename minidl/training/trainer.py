@@ -15,12 +15,14 @@ from typing import Any
 
 import numpy as np
 
+from minidl.anomaly import NonFiniteError
 from minidl.backend import Array, Generator, default_generator
-from minidl.data.loader import DataLoader, Transformation
-from minidl.layers import Module
+from minidl.data.loader import DataLoader, Pass, Transformation
+from minidl.layers import Buffer, Module
 from minidl.losses import cross_entropy
 from minidl.optim import Optimizer, clip_grad_norm
 from minidl.tensor import Tensor, no_grad
+from minidl.training import divergence
 from minidl.training.callbacks import Callback, CallbackList, EpochFunction
 from minidl.training.checkpoint import (
     Epoch,
@@ -29,12 +31,13 @@ from minidl.training.checkpoint import (
     training_state,
     write_checkpoint,
 )
+from minidl.training.failures import explains_failures
 from minidl.training.history import History
 from minidl.training.interruption import end, interruptible
 from minidl.training.means import Means, Measure
 from minidl.training.metrics import accuracy
 from minidl.training.outputs import ends_in_softmax, outputs_of
-from minidl.training.progress import progress
+from minidl.training.progress import Silent, progress
 
 # What a history holds besides metrics.
 RESERVED = ("loss", "seconds")
@@ -101,6 +104,7 @@ class Trainer:
         self.__dict__.update(state)
         self._turn = threading.RLock()
 
+    @explains_failures
     def fit(
         self,
         x: Any,
@@ -148,6 +152,14 @@ class Trainer:
                 does not suit the model or the loss, or `resume` is no checkpoint of this training.
             Interrupted: after Ctrl-C, if there is to be a checkpoint; it says how to go on.
             OSError: if the checkpoint cannot be read or written.
+            NonFiniteError: if the loss, a gradient or a weight becomes nan or infinite; see below.
+            MemoryError: if a batch needs more memory than there is, which is let go again.
+            DeviceError: if the device stops working.
+
+        A step whose loss is not finite is not taken, nor one whose gradients are not, as far as the
+        bias of the first layer shows it: the model stays as it was. That holds on the CPU. On a GPU
+        losses are fetched some steps at a time, and the error comes after steps that have spoilt
+        the weights. Weights are looked at after each epoch, before callbacks could save them.
         """
         loader = _training_data(x, y, batch_size, shuffle, transform, generator)
         validation = None if validation_data is None else _validation_data(validation_data)
@@ -173,18 +185,23 @@ class Trainer:
                 under_way = None
                 started = time.perf_counter() - epoch.seconds
                 shown.start(epoch.number, done=epoch.batches.done)
-                for inputs, labels in epoch.batches:
-                    loss, outputs = self._learn(inputs, labels, epoch.batches.prepare)
-                    epoch.means.add(loss, outputs, labels)
-                    shown.advance(epoch.means.values)
-                    told.on_batch_end(self)
+
+                def pause(epoch: Epoch = epoch, started: float = started) -> None:
                     if interruption.signal and path is not None:
                         epoch.seconds = time.perf_counter() - started
                         write_checkpoint(path, training_state(self, loader, told, epoch))
                         end(interruption.signal, _how_to_go_on(path, epoch))
-                measures = epoch.means.values()
+
+                try:
+                    measures = self._finish(epoch, shown, told, pause)
+                except NonFiniteError as error:
+                    written = path if saved is not None or epoch.number > 1 else None
+                    raise NonFiniteError(
+                        f"epoch {epoch.number}, step {epoch.batches.done} of {len(epoch.batches)}: "
+                        f"{error}; {_last_saved(told, written)}"
+                    ) from error
                 if validation is not None:
-                    validated = self.evaluate(validation)
+                    validated = self._evaluate(validation)
                     measures |= {f"val_{name}": value for name, value in validated.items()}
                 seconds = time.perf_counter() - started
                 history.append(measures, seconds)
@@ -202,6 +219,27 @@ class Trainer:
         told.on_epoch_begin(self, number)
         return Epoch(number, loader.one_pass(like=self._like), Means(self.metrics))
 
+    def _finish(
+        self, epoch: Epoch, shown: Silent, told: Callback, pause: Callable[[], None]
+    ) -> dict[str, float]:
+        """A step on every batch that is left; the loss and the metrics over all of the epoch.
+
+        Raises NonFiniteError as `fit`, and what `pause`, called after each step, raises.
+        """
+        means, batches = epoch.means, epoch.batches
+        buffers = self._buffers()
+        for inputs, labels in batches:
+            means.add(*self._learn(inputs, labels, buffers, batches), labels)
+            _check_losses(means, batches)
+            shown.advance(means.values)
+            told.on_batch_end(self)
+            pause()
+        measures = means.values()
+        _check_losses(means, batches)
+        if spoilt := divergence.in_weights(self.model):
+            raise NonFiniteError(spoilt)
+        return measures
+
     def train_step(self, x: Tensor, y: Tensor) -> dict[str, Tensor]:
         """One step on one batch: loss, gradients, update.
 
@@ -211,26 +249,53 @@ class Trainer:
 
         Returns:
             The loss and the metrics of the batch, before the update.
+
+        Raises:
+            NonFiniteError: on the CPU, before the update, if the loss is nan or infinite, or the
+                gradients are; see `fit`.
         """
-        loss, outputs = (result.detach() for result in self._learn(x, y))
+        loss, outputs = (result.detach() for result in self._learn(x, y, self._buffers()))
         measured = {name: metric(outputs, y) for name, metric in self.metrics.items()}
         return {"loss": loss, **measured}
 
     def _learn(
-        self, x: Tensor, y: Tensor, half_way: Callable[[], None] | None = None
+        self, x: Tensor, y: Tensor, buffers: Sequence[Buffer], batches: Pass | None = None
     ) -> tuple[Tensor, Tensor]:
-        """One step on one batch; the loss and the outputs before the update."""
-        outputs = self.model(x)
-        if half_way:
-            half_way()
-        loss = self.loss(outputs, y)
-        self.optimizer.zero_grad()
-        loss.backward()
+        """One step on one batch; the loss and the outputs before the update.
+
+        Args:
+            x: inputs (N, ...).
+            y: labels (N, ...).
+            buffers: what is to be as before if there is no update.
+            batches: the pass over the data that the batch comes from.
+        """
+        before = [buffer.data.copy() for buffer in buffers]
+        try:
+            outputs = self.model(x)
+            if batches is not None:
+                batches.prepare()
+            loss = self.loss(outputs, y)
+            self.optimizer.zero_grad()
+            loss.backward()
+            if symptom := divergence.symptom(loss, self.optimizer.params, self.model):
+                samples = None if batches is None else batches.samples(batches.done - 1)
+                cause = divergence.cause(self.model, self.loss, x, y, samples)
+                raise NonFiniteError(f"{symptom}; {cause}")
+        except NonFiniteError:
+            for buffer, values in zip(buffers, before, strict=True):
+                buffer.data[...] = values
+            self.optimizer.zero_grad()
+            raise
         if self.clip_norm is not None:
             clip_grad_norm(self.optimizer.params, self.clip_norm)
         self.optimizer.step()
         return loss, outputs
 
+    def _buffers(self) -> list[Buffer]:
+        """What a step changes besides parameters, and can be undone: on a GPU it is not."""
+        return [b for _, b in self.model.named_buffers() if b.device == "cpu"]
+
+    @explains_failures
     def evaluate(self, x: Any, y: Any = None, batch_size: int | None = None) -> dict[str, float]:
         """The mean loss and metrics over a data set, in evaluation mode.
 
@@ -249,6 +314,10 @@ class Trainer:
         """
         loader = _loader("evaluate", x, y, batch_size)
         _check_labels(loader, "evaluate")
+        return self._evaluate(loader)
+
+    def _evaluate(self, loader: DataLoader) -> dict[str, float]:
+        """The mean loss and metrics over a data set, in evaluation mode."""
         means = Means(self.metrics)
         with self._turn, no_grad(), self.model.mode(training=False):
             batches = loader.one_pass(like=self._like)
@@ -258,6 +327,7 @@ class Trainer:
                 means.add(self.loss(out, labels), out, labels)
         return means.values()
 
+    @explains_failures
     def predict(self, x: Any, batch_size: int | None = None) -> Array:
         """The model's outputs for every sample, in evaluation mode.
 
@@ -341,6 +411,29 @@ def _validation_data(data: tuple[Any, Any] | DataLoader) -> DataLoader:
         raise type(error)(f"validation_data: {error}") from error
     _check_labels(loader, "validation_data")
     return loader
+
+
+def _last_saved(told: CallbackList, path: str | os.PathLike[str] | None) -> str:
+    """Where the last weights are that were good."""
+    saved = [*told.checkpoints, *([] if path is None else [os.fspath(path)])]
+    if not saved:
+        return "no checkpoint was written"
+    return f"the last checkpoint is {', '.join(saved)}"
+
+
+def _check_losses(means: Means, batches: Pass) -> None:
+    """Raise NonFiniteError if one of the losses that have been fetched is nan or infinite."""
+    number = means.not_finite
+    if number is None:
+        return
+    found = divergence.in_batch(
+        batches.inputs(number), batches.labels(number), batches.samples(number)
+    )
+    raise NonFiniteError(
+        f"the loss of step {number + 1} was nan or infinite; "
+        + (found or "detect_anomaly() around a training from the start finds where it began")
+        + "; the weights have been changed since"
+    )
 
 
 def _check_labels(loader: DataLoader, name: str) -> None:

@@ -12,6 +12,7 @@ import shutil
 import subprocess
 from typing import TYPE_CHECKING
 
+from minidl.anomaly import operation_name
 from minidl.layers import Module
 from minidl.tensor import Node, Tensor
 from minidl.training.plots.figure import DPI
@@ -119,15 +120,11 @@ def plot_computation_graph(output: Tensor, model: Module | None = None) -> Figur
 
 
 def _operation(node: Node) -> str:
-    """The function that recorded a node: the one that its rules are defined in."""
+    """The function that recorded a node."""
     # `record` and `record_jointly` wrap the rules in functions of their own, which remember them.
     remembered = inspect.getclosurevars(node.rule).nonlocals  # type: ignore[arg-type]
     rule = remembered["rule"] if "rule" in remembered else remembered["rules"][0]
-    *around, own = getattr(rule, "__qualname__", type(rule).__name__).split(".<locals>.")
-    for name in (*reversed(around), own):
-        if not name.startswith("<"):  # a lambda, or what builds a list
-            return name
-    return "operation"
+    return operation_name(rule)
 
 
 def _node(number: int | str, lines: list[str], color: str) -> str:
