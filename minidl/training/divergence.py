@@ -24,8 +24,8 @@ def symptom(loss: Tensor, params: Sequence[Tensor], model: Module) -> str | None
     """What is not finite of a step before its update; None if nothing is found.
 
     Of the gradients, only that of the first vector is looked at, as a rule the first layer's bias:
-    the way back ends there, and nan does not get lost on it. All gradients would take as long as a
-    tenth of an optimizer's step. What escapes so, the next loss shows.
+    the way back ends there, and nan does not get lost on it. All gradients would take a small
+    network two percent of its step. What escapes so, the next loss shows.
 
     Args:
         loss: of one element. On a GPU nothing is looked at, for that would wait.
