@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 from minidl.data import load_csv, load_idx, save_csv, save_idx
+from minidl.data.idx import read_idx_bytes
 
 if not sys.platform.startswith("linux"):
     pytest.skip("measures memory as Linux tells it", allow_module_level=True)
@@ -183,6 +184,13 @@ def test_what_is_not_unpacked_here_can_be_read_unpacked(tmp_path, name):
     READERS[name].read(path)
 
 
+def test_gzip_that_is_nearly_as_long_as_declared(tmp_path):
+    parser = Parser("idx", "images.idx", (), blind, read_idx_bytes)
+    start = idx_file(0x08, (60 * MEBI + 1,), b"")
+    message = refusal(parser, tmp_path / "x", packed(start, bytes(20 * MEBI), 3))
+    assert f"cut short: expected {60 * MEBI + 9} bytes" in message
+
+
 def test_empty_images_in_gzip_are_read(tmp_path):
     save_idx(tmp_path / "x.gz", np.zeros((60_000, 28, 28), np.uint8))
     assert load_idx(tmp_path / "x.gz").shape == (60_000, 28, 28)
@@ -229,7 +237,7 @@ SPARSE = {
     "a header of 90 MB": ("weights", struct.pack("<Q", 90_000_000), "a header of 90000000 bytes"),
     "a header of 2**60": ("model", struct.pack("<Q", 2**60), f"a header of {2**60} bytes"),
     "an archive": ("cifar10-binary", b"", "not a gzip|BadGzip|Not a gzipped"),
-    "a picture of zeros": ("picture", b"", "cannot identify"),
+    "a picture, and more": ("picture", PARSERS["picture"].seeds[0], "more than 80000000 bytes"),
 }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import warnings
 from pathlib import Path
@@ -20,6 +21,7 @@ FORMATS = ("PNG", "JPEG", "GIF", "WEBP")
 MOST_PIXELS = 80_000_000
 PIXELS_OF_ANY_FILE = 4_000_000
 PIXELS_FOR_A_BYTE = 500
+MOST_BYTES = 80_000_000
 
 
 def load_image(
@@ -49,8 +51,8 @@ def load_image(
     Raises:
         FileNotFoundError: if there is no such file.
         ValueError: naming the file, if it is not a whole picture in one of the four formats; has
-            more than 80 million pixels; or has more than 4 million, and more than 500 for each byte
-            of the file beyond these. Or if `size` is not two positive numbers.
+            more than 80 million pixels or bytes; or has more than 4 million pixels, and more than
+            500 for each byte of the file beyond these. Or if `size` is not two positive numbers.
     """
     from PIL import Image
 
@@ -78,11 +80,17 @@ def _decoded(path: Path) -> Image.Image:
         raise FileNotFoundError(
             f"{path}: expected a picture, but there is none; check the path"
         ) from None
-    with file, warnings.catch_warnings():
+    with file:
+        # Pillow asks files for as many bytes as they declare, which is memory before it is known
+        # that there are so many. What is in memory already gives no more than there are.
+        content = file.read(MOST_BYTES + 1)
+    with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of what does not matter here, or ends in an error
         try:
-            with Image.open(file, formats=FORMATS) as picture:
-                _check_pixels(picture.width, picture.height, os.fstat(file.fileno()).st_size)
+            if len(content) > MOST_BYTES:
+                raise ValueError(f"it has more than {MOST_BYTES} bytes")
+            with Image.open(io.BytesIO(content), formats=FORMATS) as picture:
+                _check_pixels(picture.width, picture.height, len(content))
                 picture.load()
                 # Cameras store pictures as they were held, and beside them how to turn them.
                 ImageOps.exif_transpose(picture, in_place=True)
