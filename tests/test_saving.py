@@ -795,7 +795,7 @@ def test_tensors_that_do_not_fit_the_layers_are_named(path):
 
 
 @pytest.mark.parametrize(
-    ("dtype", "width", "called"), [("I32", 4, "I32"), ("BF16", 2, "BF16"), ("F64", 8, "float64")]
+    ("dtype", "width", "called"), [("I32", 4, "int32"), ("BF16", 2, "BF16"), ("F64", 8, "float64")]
 )
 def test_tensors_of_another_type_are_named(path, dtype, width, called):
     header, description, data = taken_apart(path)

@@ -489,6 +489,28 @@ def test_weights_that_do_not_fit_change_nothing(tmp_path):
     assert all(np.array_equal(a, before[n]) for n, a in model.state_dict().items())
 
 
+def test_weights_of_another_precision_are_converted_unless_they_are_too_large(tmp_path):
+    path = tmp_path / "weights.safetensors"
+    wide, model = small_model().astype(np.float64), small_model()
+    wide.load_state_dict({name: array + 1e-3 for name, array in wide.state_dict().items()})
+    minidl.save_weights(wide, path)
+    minidl.load_weights(model, path)
+    before = model.state_dict()
+    for name, array in wide.state_dict().items():
+        assert before[name].dtype == np.float32
+        assert np.array_equal(before[name], array.astype(np.float32))
+    last = list(before)[-1]
+    huge = {name: array.astype(np.float64) for name, array in before.items()}
+    huge[last] += 1e39
+    wide.load_state_dict(huge)
+    minidl.save_weights(wide, path)
+    with pytest.raises(
+        ValueError, match=rf"s\.safetensors: '{last}' holds numbers too large for fl"
+    ):
+        minidl.load_weights(model, path)
+    assert all(np.array_equal(a, before[n]) for n, a in model.state_dict().items())
+
+
 def test_a_broken_weight_file_is_named(tmp_path):
     path = tmp_path / "weights.safetensors"
     minidl.save_weights(small_model(), path)

@@ -165,6 +165,11 @@ def _cache_folder() -> Path:
 def _read_verified(path: Path, _: str) -> tuple[Batch, Batch]:
     """The data set from one archive, which is compared with its SHA-256 first."""
     with path.open("rb") as file:
+        if (size := os.fstat(file.fileno()).st_size) > LARGEST_ARCHIVE:
+            raise ValueError(
+                f"{path}: this is not the published {path.name}: expected at most "
+                f"{LARGEST_ARCHIVE} bytes, got {size}; put the published file in its place"
+            )
         digest = hashlib.file_digest(file, "sha256").hexdigest()
         if digest != SHA256[path.name]:
             raise ValueError(
@@ -191,10 +196,20 @@ def _read_archive(file: io.BufferedIOBase, path: Path) -> tuple[Batch, Batch]:
             for member in archive:
                 if member.name in names:
                     batches[member.name] = format.parse(_content(archive, member), member.name)
+                # Where the next one should begin. tarfile goes on reading up to there, even after
+                # the end of the file.
+                _check_unpacked(archive.offset)
         missing = [name for name in names if name not in batches]
         if missing:
             raise ValueError(f"expected {', '.join(missing)} in it, but there is none")
-    except (ValueError, EOFError, gzip.BadGzipFile, tarfile.TarError, zlib.error) as error:
+    except (
+        ValueError,
+        EOFError,
+        OverflowError,  # from a tar header's size that no file can have
+        gzip.BadGzipFile,
+        tarfile.TarError,
+        zlib.error,
+    ) as error:
         raise ValueError(f"{path}: {error}") from error
     images, labels = zip(*(batches[name] for name in format.training), strict=True)
     return (np.concatenate(images), np.concatenate(labels)), batches[format.test]
@@ -213,11 +228,15 @@ def _content(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
     return file.read()
 
 
+def _check_unpacked(length: int) -> None:
+    if length > LARGEST_ARCHIVE:
+        raise ValueError(f"expected at most {LARGEST_ARCHIVE} bytes when unpacked, got more")
+
+
 class _Unpacked(gzip.GzipFile):
     """What a gzip file holds, up to a limit: a small file can unpack to any length."""
 
     def read(self, size: int | None = -1) -> bytes:
         data = super().read(size)
-        if self.tell() > LARGEST_ARCHIVE:
-            raise ValueError(f"expected at most {LARGEST_ARCHIVE} bytes when unpacked, got more")
+        _check_unpacked(self.tell())
         return data

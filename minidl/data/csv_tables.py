@@ -22,7 +22,9 @@ from minidl.backend import Array
 from minidl.data.files import reading, replacing_packed
 
 _BLOCK = 2**20  # bytes that are parsed at once
-_LONGEST_LINE = 2**24  # bytes; longer than any image, and short enough to have in memory
+_LONGEST_LINE = 2**20  # bytes, or if that is more:
+_LONGEST_CELL = 64  # bytes of each cell of a line
+_UNPACKED = 2**24  # bytes that gzip of any length may hold
 _LARGEST_LABEL = 2**53  # up to here, float64 tells whole numbers apart
 
 
@@ -73,15 +75,17 @@ def load_csv(
         FileNotFoundError: if there is no such file.
         ValueError: naming the file and the line, if a cell is not a finite number, a line is empty
             or has more or fewer cells than the first, a label is not a whole number from 0 on,
-            there is no such label column, or the columns do not fit `shape`; naming the file, if it
-            holds no images or is damaged gzip.
+            there is no such label column, the columns do not fit `shape`, or a line is longer than
+            1 MiB and 64 bytes a cell; naming the file, if it holds no images or is gzip that is
+            damaged, or unpacks to more than 16 MiB and a hundred times its length.
         TypeError: if `label` is a bool.
     """
     path = Path(path)
     if isinstance(label, bool):
         raise TypeError(f"label is the name or number of a column, or None; got {label}")
-    with reading(path, "a CSV file") as file:
-        first = _read_line(file, path, 1).decode("utf-8-sig", "replace")
+    longest = max(_LONGEST_LINE, _LONGEST_CELL * (1 + math.prod(shape)))
+    with reading(path, "a CSV file", _UNPACKED) as file:
+        first = _read_line(file, path, 1, longest).decode("utf-8-sig", "replace")
         if not first.strip():
             raise ValueError(f"{path}, line 1: expected an image table, got an empty line or file")
         names = _column_names(first, header, path)
@@ -91,7 +95,7 @@ def load_csv(
         table = _Table(path, columns, label_column)
         if names is None:
             table.add([first], 1)
-        for number, lines in _blocks(file, path):
+        for number, lines in _blocks(file, path, longest):
             table.add(lines, number)
     images, labels = table.arrays()
     images = images.reshape(len(images), *shape)
@@ -106,7 +110,8 @@ def save_csv(
     The header is `label,pixel1,pixel2,...`, without `label` if there are none. Reading gives the
     same numbers back, as uint8 if all happen to be whole and from 0 to 255. The file appears under
     its name only when it is complete: where writing fails, a file that was there before is still
-    there, unchanged.
+    there, unchanged. A table of more than 16 MiB of which gzip leaves less than a hundredth is one
+    that `load_csv` wants to have unpacked first.
 
     Args:
         path: of the file.
@@ -199,24 +204,24 @@ class _Table:
         return images, None if self.label_column is None else np.concatenate(self.labels)
 
 
-def _read_line(file: io.BufferedIOBase, path: Path, number: int) -> bytes:
+def _read_line(file: io.BufferedIOBase, path: Path, number: int, longest: int) -> bytes:
     """A line without its end; an empty one at the end of the file."""
-    line = file.readline(_LONGEST_LINE)
-    if len(line) == _LONGEST_LINE:
+    line = file.readline(longest)
+    if len(line) == longest:
         raise ValueError(
-            f"{path}, line {number}: longer than {_LONGEST_LINE} bytes, which is no line of an "
-            "image table; check that it is the right file"
+            f"{path}, line {number}: longer than {longest} bytes, which is no line of a table of "
+            "such images; check `shape`, and that it is the right file"
         )
     return line.removesuffix(b"\n").removesuffix(b"\r")
 
 
-def _blocks(file: io.BufferedIOBase, path: Path) -> Iterator[tuple[int, list[str]]]:
+def _blocks(file: io.BufferedIOBase, path: Path, longest: int) -> Iterator[tuple[int, list[str]]]:
     """The lines that follow the first, many at a time, with the number of the first of them."""
     number = 2
     while block := file.read(_BLOCK):
         # Up to the end of a line, which may be the end of the block.
         if not block.endswith(b"\n"):
-            block += _read_line(file, path, number + block.count(b"\n"))
+            block += _read_line(file, path, number + block.count(b"\n"), longest)
         # What is not ASCII is no number, and will be refused as such.
         text = block.decode("ascii", "replace").removesuffix("\n")
         lines = text.split("\n")
@@ -278,39 +283,57 @@ def _numbers(lines: list[str]) -> Array:
     return np.loadtxt(lines, np.float64, comments=None, delimiter=",", ndmin=2)
 
 
-def _is_row(line: str) -> bool:
-    """Whether a line parses: numbers with commas between them."""
+def _are_rows(lines: list[str]) -> bool:
+    """Whether lines parse: numbers with commas between them."""
     try:
-        return len(_numbers([line])) == 1
+        return len(_numbers(lines)) == len(lines)
     except ValueError:
         return False
 
 
 def _is_number(cell: str) -> bool:
-    return _is_row(f"{cell},0")  # not at the end of a line, where a line break would pass
+    try:
+        # What Python does not take for a number, NumPy does not either, but takes longer to say so.
+        float(cell)
+    except ValueError:
+        return False
+    return _are_rows([f"{cell},0"])  # not at the end of a line, where a line break would pass
 
 
 def _fault(lines: list[str], number: int, columns: int) -> str:
     """What is wrong with lines that do not parse, and on which one."""
-    for line_number, line in enumerate(lines, number):
-        cells = line.removesuffix("\r").split(",")
-        if cells == [""]:
-            return f"line {line_number}: expected {columns} numbers, got an empty line; remove it"
-        if len(cells) != columns:
-            return (
-                f"line {line_number}: expected {columns} cells, as the first line has, "
-                f"got {len(cells)}"
-            )
-        if _is_row(line):
-            continue
-        for column, cell in enumerate(cells):
-            if not _is_number(cell):
-                advice = "; say header=True if this line names the columns"
-                return (
-                    f"line {line_number}: expected a number in column {column}, counted from 0, "
-                    f"got {cell[:40]!r}{advice if line_number == 1 else ''}"
-                )
-    raise AssertionError("lines that parse one by one but not together")
+    rows = [line.removesuffix("\r") for line in lines]
+    short = (row for row, line in enumerate(rows) if not line or line.count(",") + 1 != columns)
+    whole = next(short, len(rows))  # so many lines have as many cells as they should
+    row = whole if _are_rows(lines[:whole]) else _first_that_does_not_parse(lines[:whole])
+    line_number, cells = number + row, rows[row].split(",")
+    if cells == [""]:
+        return f"line {line_number}: expected {columns} numbers, got an empty line; remove it"
+    if len(cells) != columns:
+        return (
+            f"line {line_number}: expected {columns} cells, as the first line has, got {len(cells)}"
+        )
+    column = next(column for column, cell in enumerate(cells) if not _is_number(cell))
+    advice = "; say header=True if this line names the columns"
+    return (
+        f"line {line_number}: expected a number in column {column}, counted from 0, "
+        f"got {cells[column][:40]!r}{advice if line_number == 1 else ''}"
+    )
+
+
+def _first_that_does_not_parse(lines: list[str]) -> int:
+    """The index of the first line that does not parse, one of which does not.
+
+    By halves, since to parse one line at a time takes many times as long as all together.
+    """
+    start, end = 0, len(lines)
+    while end - start > 1:
+        middle = (start + end) // 2
+        if _are_rows(lines[start:middle]):
+            start = middle
+        else:
+            end = middle
+    return start
 
 
 def _checked_labels(labels: Array, count: int, path: Path) -> Array:

@@ -1,4 +1,9 @@
-"""Reading files plain or gzipped; writing a file so that it appears only when it is complete."""
+"""Reading files plain or gzipped; writing a file so that it appears only when it is complete.
+
+Gzip can make a thousand bytes of one, so that a small file can fill the memory. A file may unpack
+to as many bytes as its format allows any file, and beyond them to a hundred times its own length,
+which no images but empty ones come near. A file that is not packed may be as long as it is.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +21,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 _GZIP_MAGIC = b"\x1f\x8b"
+_MOST_FROM_A_BYTE = 100
 
 # What is not complete yet has such a name, in the folder where it will be.
 UNFINISHED_PREFIX, UNFINISHED_SUFFIX = ".minidl-", ".part"
@@ -23,22 +29,24 @@ LEFTOVER_AGE_S = 24 * 3600.0
 
 
 @contextmanager
-def reading(path: Path, kind: str) -> Iterator[io.BufferedIOBase]:
+def reading(path: Path, kind: str, unpacked: int) -> Iterator[io.BufferedIOBase]:
     """A file to read from, unpacked if it is gzip (told by the content, not by the name).
 
     Args:
         path: of the file.
         kind: what the file should be, for error messages: "an IDX file".
+        unpacked: how many bytes a gzip file of any length may hold.
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: naming the file, if its gzip data turns out to be damaged or cut short.
+        ValueError: naming the file, if its gzip data turns out to be damaged or cut short, or to
+            hold more than `unpacked` bytes and more than a hundred times those read for them.
     """
     try:
         with path.open("rb") as file:
             if file.peek(2)[:2] == _GZIP_MAGIC:
-                with gzip.GzipFile(fileobj=file) as unpacked:
-                    yield unpacked
+                with _Unpacked(file, path, unpacked) as content:
+                    yield content
             else:
                 yield file
     except FileNotFoundError:
@@ -50,6 +58,31 @@ def reading(path: Path, kind: str) -> Iterator[io.BufferedIOBase]:
             f"{path}: expected complete gzip data, but it is damaged or cut short ({error}); "
             "fetch or copy the file again"
         ) from error
+
+
+class _Unpacked(gzip.GzipFile):
+    """What a gzip file holds, as long as that is not far more than there is reason to believe."""
+
+    def __init__(self, file: io.BufferedReader, path: Path, free: int) -> None:
+        super().__init__(fileobj=file)
+        self._file = file
+        self._path = path
+        self._free = free
+
+    def read(self, size: int | None = -1) -> bytes:
+        return self._checked(super().read(size))
+
+    def readline(self, size: int | None = -1) -> bytes:
+        return self._checked(super().readline(size))
+
+    def _checked(self, data: bytes) -> bytes:
+        if self.tell() > self._free + _MOST_FROM_A_BYTE * self._file.tell():
+            raise ValueError(
+                f"{self._path}: expected gzip data that unpack to at most {self._free} bytes, or "
+                f"{_MOST_FROM_A_BYTE} times those read for them, got more, as from files made to "
+                "fill the memory; if you trust it, unpack it with gunzip and read what comes out"
+            )
+        return data
 
 
 @contextmanager

@@ -39,6 +39,7 @@ _TYPE_NAMES = ", ".join(dtype.name for dtype in _CODES)
 _LONGEST_HEADER = 4 + 4 * 255
 _LONGEST_AXIS = 2**32 - 1
 _CHUNK = 2**20
+_UNPACKED = 2**26  # bytes that gzip of any length may hold: more than 60,000 images of 28 x 28
 
 
 def load_idx(path: str | os.PathLike[str]) -> Array:
@@ -51,7 +52,7 @@ def load_idx(path: str | os.PathLike[str]) -> Array:
     Raises:
         FileNotFoundError: if there is no such file.
         ValueError: naming the file, if it is not IDX, is cut short, has bytes left over, or is
-            damaged gzip.
+            gzip that is damaged, or unpacks to more than 64 MiB and a hundred times its length.
     """
     return parse_idx(read_idx_bytes(path), path)
 
@@ -60,7 +61,9 @@ def save_idx(path: str | os.PathLike[str], array: npt.ArrayLike) -> None:
     """Write an array of any rank as an IDX file, gzipped if the path ends in `.gz`.
 
     The same array always gives the same bytes. The file appears under its name only when it is
-    complete: where writing fails, a file that was there before is still there, unchanged.
+    complete: where writing fails, a file that was there before is still there, unchanged. An array
+    of more than 64 MiB of which gzip leaves less than a hundredth is one that `load_idx` wants to
+    have unpacked first.
 
     Args:
         path: of the file.
@@ -84,7 +87,7 @@ def read_idx_bytes(path: str | os.PathLike[str]) -> bytes:
     array of them. Raises as `load_idx` does.
     """
     path = Path(path)
-    with reading(path, "an IDX file") as file:
+    with reading(path, "an IDX file", _UNPACKED) as file:
         # How long what is packed will be is known only when it has been read.
         packed = isinstance(file, gzip.GzipFile)
         return _read_declared(file, path, None if packed else os.fstat(file.fileno()).st_size)
@@ -121,9 +124,8 @@ def _read_declared(file: io.BufferedIOBase, path: Path, size: int | None = None)
     while missing > 0 and (chunk := file.read(min(missing, _CHUNK))):
         chunks.append(chunk)
         missing -= len(chunk)
-    data = b"".join(chunks)
-    _check_length(str(path), expected, len(data))
-    return data
+    _check_length(str(path), expected, expected + 1 - missing)
+    return b"".join(chunks)
 
 
 def _parse_header(data: bytes, source: str) -> tuple[np.dtype[Any], tuple[int, ...], int]:

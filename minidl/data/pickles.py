@@ -54,21 +54,25 @@ def read_pickle(data: bytes, source: str) -> Any:
         ValueError: if the pickle is damaged, names anything but NumPy's arrays, or uses opcodes
             that dicts, lists, tuples, strings, whole numbers and arrays do not need.
     """
-    # Imported here, since hardly anyone needs it.
+    # Imported here, since hardly anyone needs them.
     import pickletools
+    import warnings
 
     stack = _Stack()
     position = 0
     try:
-        for count, (opcode, argument, at) in enumerate(pickletools.genops(data)):
-            position = at or 0
-            if count == _MOST_OPCODES:
-                raise ValueError(f"expected at most {_MOST_OPCODES} opcodes, got more")
-            stack.do(opcode.name, argument)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of odd text, in opcodes that are refused anyway
+            for count, (opcode, argument, at) in enumerate(pickletools.genops(data)):
+                position = at or 0
+                if count == _MOST_OPCODES:
+                    raise ValueError(f"expected at most {_MOST_OPCODES} opcodes, got more")
+                stack.do(opcode.name, argument)
         return stack.items.pop()
     except (ValueError, LookupError) as error:
+        reason = str(error)[:200]  # what cannot be read is quoted, and may be long
         raise ValueError(
-            f"{source}: not a pickle that can be read safely, at byte {position}: {error}"
+            f"{source}: not a pickle that can be read safely, at byte {position}: {reason}"
         ) from error
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import os
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,8 +16,12 @@ if TYPE_CHECKING:
 
 # No other: some formats have Pillow start other programs, and most are hardly ever read.
 FORMATS = ("PNG", "JPEG", "GIF", "WEBP")
-# A file of a few bytes can declare any size. Pillow itself warns from 89 million pixels on.
+# A file of a few bytes can declare any size, and its pixels take up to 16 bytes each while they are
+# decoded. A drawing in few colours may have 400 pixels for each byte, a photograph has under 50.
 MOST_PIXELS = 80_000_000
+PIXELS_OF_ANY_FILE = 4_000_000
+PIXELS_FOR_A_BYTE = 500
+MOST_BYTES = 80_000_000
 
 
 def load_image(
@@ -44,15 +50,15 @@ def load_image(
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: naming the file, if it is not a whole picture in one of the four formats, or has
-            more than 80 million pixels, which it may declare, whatever its length; or if `size` is
-            not two positive numbers.
+        ValueError: naming the file, if it is not a whole picture in one of the four formats; has
+            more than 80 million pixels or bytes; or has more than 4 million pixels, and more than
+            500 for each byte of the file beyond these. Or if `size` is not two positive numbers.
     """
     from PIL import Image
 
     if len(size) != 2 or min(size) < 1:
         raise ValueError(f"expected a size of (rows, columns), each at least 1, got {size}")
-    picture = _grey(_decoded(Path(path)))
+    picture = _decoded(Path(path))
     scale = min(size[0] / picture.height, size[1] / picture.width)
     height, width = (max(1, round(side * scale)) for side in (picture.height, picture.width))
     pixels = np.asarray(picture.resize((width, height), Image.Resampling.LANCZOS))
@@ -65,7 +71,7 @@ def load_image(
 
 
 def _decoded(path: Path) -> Image.Image:
-    """The first picture in a file, upright."""
+    """The first picture in a file, upright and in 256 shades of grey."""
     from PIL import Image, ImageOps
 
     try:
@@ -75,19 +81,36 @@ def _decoded(path: Path) -> Image.Image:
             f"{path}: expected a picture, but there is none; check the path"
         ) from None
     with file:
+        # Pillow asks files for as many bytes as they declare, which is memory before it is known
+        # that there are so many. What is in memory already gives no more than there are.
+        content = file.read(MOST_BYTES + 1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of what does not matter here, or ends in an error
         try:
-            with Image.open(file, formats=FORMATS) as picture:
-                if picture.width * picture.height > MOST_PIXELS:
-                    raise ValueError(f"it has {picture.width} x {picture.height} pixels")
+            if len(content) > MOST_BYTES:
+                raise ValueError(f"it has more than {MOST_BYTES} bytes")
+            with Image.open(io.BytesIO(content), formats=FORMATS) as picture:
+                _check_pixels(picture.width, picture.height, len(content))
+                picture.load()
                 # Cameras store pictures as they were held, and beside them how to turn them.
-                upright = ImageOps.exif_transpose(picture)
-                upright.load()
-                return upright
+                ImageOps.exif_transpose(picture, in_place=True)
+                return _grey(picture)
         except Exception as error:  # Pillow does not say which ones a damaged file can raise
+            reason = str(error) or type(error).__name__
             raise ValueError(
                 f"{path}: expected a whole picture, PNG, JPEG, GIF or WebP, of at most "
-                f"{MOST_PIXELS} pixels, got one that cannot be read: {error}"
+                f"{MOST_PIXELS} pixels, got one that cannot be read: {reason}"
             ) from error
+
+
+def _check_pixels(width: int, height: int, file_bytes: int) -> None:
+    if width * height > MOST_PIXELS:
+        raise ValueError(f"it has {width} x {height} pixels")
+    if width * height > PIXELS_OF_ANY_FILE + PIXELS_FOR_A_BYTE * file_bytes:
+        raise ValueError(
+            f"it has {width} x {height} pixels, which is more than a file of {file_bytes} bytes is "
+            "trusted to hold; make it smaller with another program"
+        )
 
 
 def _grey(picture: Image.Image) -> Image.Image:
@@ -97,8 +120,10 @@ def _grey(picture: Image.Image) -> Image.Image:
     if picture.mode.startswith("I"):  # 16 bits, which Pillow would cut off at 255
         return Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8))
     if picture.has_transparency_data:
-        white = Image.new("RGBA", picture.size, "white")
-        picture = Image.alpha_composite(white, picture.convert("RGBA"))
+        picture = picture.convert("RGBA")
+        grey = Image.new("L", picture.size, "white")
+        grey.paste(picture.convert("L"), mask=picture.getchannel("A"))
+        return grey
     return picture.convert("L")
 
 

@@ -129,27 +129,44 @@ class Module:
         """Copy values in from a `state_dict`. Nothing changes unless everything fits.
 
         Raises:
-            ValueError: naming every entry that is missing, unknown or of another shape.
+            ValueError: naming every entry that is missing, unknown, of another shape, or not of
+                real numbers; or one with numbers too large for the dtype of the module.
         """
-        own = dict(self._named_tensors())
         state = {name: backend.on_host(value) for name, value in state.items()}
-        wrong = [f"missing {name!r}" for name in own if name not in state]
-        wrong += [f"unknown {name!r}" for name in state if name not in own]
-        wrong += [
-            f"{name!r} expects shape {t.shape}, got {state[name].shape}"
-            for name, t in own.items()
-            if name in state and state[name].shape != t.shape
-        ]
-        wrong += [
+        self.check_shapes({name: value.shape for name, value in state.items()})
+        wrong = [
             f"{name!r} expects real numbers, got {value.dtype}"
             for name, value in state.items()
             if value.dtype.kind not in "biuf"
         ]
         if wrong:
             raise ValueError(f"state does not fit {self.label}: {'; '.join(wrong)}")
+        own = dict(self._named_tensors())
         for name, t in own.items():
-            here = backend.of(t.data)
-            t.data[...] = here.asarray(state[name].astype(t.dtype))
+            try:
+                with np.errstate(over="raise", invalid="ignore"):
+                    state[name] = state[name].astype(t.dtype, copy=False)
+            except FloatingPointError:
+                raise ValueError(f"{name!r} holds numbers too large for {t.dtype}") from None
+        for name, t in own.items():
+            t.data[...] = backend.of(t.data).asarray(state[name])
+
+    def check_shapes(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
+        """Compare the shapes of a `state_dict`, by name, with those of the module.
+
+        Raises:
+            ValueError: naming every entry that is missing, unknown or of another shape.
+        """
+        own = dict(self._named_tensors())
+        wrong = [f"missing {name!r}" for name in own if name not in shapes]
+        wrong += [f"unknown {name!r}" for name in shapes if name not in own]
+        wrong += [
+            f"{name!r} expects shape {t.shape}, got {shapes[name]}"
+            for name, t in own.items()
+            if name in shapes and shapes[name] != t.shape
+        ]
+        if wrong:
+            raise ValueError(f"state does not fit {self.label}: {'; '.join(wrong)}")
 
     # Its mode and place
 

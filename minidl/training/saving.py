@@ -8,21 +8,16 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TypeAlias
 
 import numpy as np
 
 from minidl.data.files import replacing
 from minidl.layers import Module, Sequential
 from minidl.training.description import describe, model_described, tensors_of
+from minidl.training.weights import Shape, declared, opened
 
 # Where the metadata holds the description.
 KEY = "minidl"
-
-# How safetensors calls the types that a model may have.
-DTYPES = {"F32": "float32", "F64": "float64"}
-
-Shape: TypeAlias = tuple[int, ...]
 
 
 def save(
@@ -73,35 +68,17 @@ def load(path: str | os.PathLike[str]) -> Sequential:
         ValueError: naming the file, if it is not in the safetensors format, holds weights alone, or
             its description is none, is one of another version, or does not fit its weights.
     """
-    from safetensors import SafetensorError, safe_open
-
-    with Path(path).open("rb"):
-        pass  # safe_open does not say which file it cannot read, and takes folders for devices
-    try:
-        with safe_open(path, "np") as file:
-            text = (file.metadata() or {}).get(KEY)
-            if text is None:
-                raise ValueError(
-                    "holds weights without the layers they belong to; make the model in code and "
-                    "read them with minidl.load_weights"
-                )
-            model = model_described(text)
-            declared = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118  no dict
-            _check(
-                model,
-                {
-                    name: (tuple(part.get_shape()), DTYPES.get(part.get_dtype(), part.get_dtype()))
-                    for name, part in declared.items()
-                },
+    with opened(path) as file:
+        text = (file.metadata() or {}).get(KEY)
+        if text is None:
+            raise ValueError(
+                "holds weights without the layers they belong to; make the model in code and read "
+                "them with minidl.load_weights"
             )
-            for name, t in tensors_of(model):
-                t.data = np.array(file.get_tensor(name))
-    except SafetensorError as error:
-        raise ValueError(
-            f"{path}: expected a complete safetensors file, but it is none, or damaged ({error})"
-        ) from error
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{path}: {error}") from error
+        model = model_described(text)
+        _check(model, declared(file))
+        for name, t in tensors_of(model):
+            t.data = np.array(file.get_tensor(name))
     return model.eval()
 
 
