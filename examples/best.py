@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 import sys
 from collections.abc import Sequence
 from functools import partial
@@ -18,7 +19,7 @@ from typing import Any
 from fashion import non_negative_integer, positive_integer
 from rich.console import Console
 from rich.table import Table
-from systems import Data, Figure, System, scaled
+from systems import Data, Figure, System, scaled, write
 
 import minidl
 
@@ -28,12 +29,14 @@ RESULTS = Path(__file__).parent / "results" / "best.json"
 BATCH_SIZE = 128
 EPOCHS = 40
 
+COLUMNS = ("left out", "validation accuracy", "of averaged weights")
+
 PARTS = {
-    "batch normalisation": "BatchNorm of the pixels and after each convolution",
+    "batch normalisation": "of the pixels and after each convolution",
     "augmentation": "horizontal flips, crops after padding by 2, cutout of 8x8",
-    "schedule": "OneCycle up to 0.003, instead of AdamW's constant 0.001",
-    "label smoothing": "targets of 0.91 and 0.01",
-    "weight decay": "AdamW with 0.05, instead of 0",
+    "schedule": "OneCycle up to 0.003; without it, a constant 0.001",
+    "label smoothing": "by 0.1",
+    "weight decay": "AdamW with 0.05",
 }
 
 
@@ -125,6 +128,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=positive_integer, default=10)
     parser.add_argument("--seed", type=non_negative_integer, default=0)
     parser.add_argument("--data-dir", type=Path, help="folder with the four Fashion-MNIST files")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="the file of the outcome")
     args = parser.parse_args()
     try:
         pixels = scaled(args.data_dir)
@@ -134,25 +138,47 @@ def main() -> None:
     for without in (None, *PARTS):
         print(f"without {without or 'nothing'}", flush=True)
         rows.append(validate(without, pixels, args.epochs, args.seed))
-        save(rows)
+        save(rows, args.results)
     show(rows)
 
 
-def save(rows: Sequence[dict[str, Any]]) -> None:
+def save(rows: Sequence[dict[str, Any]], path: Path) -> None:
     """Write the rows to the results file, with the command and the machine."""
-    RESULTS.parent.mkdir(exist_ok=True)
-    command = {"command": " ".join(["python", *sys.argv]), "minidl": minidl.__version__}
-    content = {"run": {**command, **minidl.describe_machine()}, "rows": rows}
-    RESULTS.write_text(json.dumps(content, indent=2) + "\n")
+    command = shlex.join(["python", "examples/best.py", *sys.argv[1:]])
+    run = {"command": command, "minidl": minidl.__version__, **minidl.describe_machine()}
+    write(path, json.dumps({"run": run, "rows": rows}, indent=2) + "\n")
+
+
+def lines(rows: Sequence[dict[str, Any]]) -> list[list[str]]:
+    """A line of text for what the recipe reaches, and for what without each part."""
+    shown = []
+    for row in rows:
+        accuracies = row["validation"], row["validation of averaged weights"]
+        part = row["without"]
+        name = f"{part}: {PARTS[part]}" if part else "nothing"
+        shown.append([name, *(f"{value:.4f}" for value in accuracies)])
+    return shown
 
 
 def show(rows: Sequence[dict[str, Any]]) -> None:
     """Print what the recipe reaches, and what without each part."""
-    table = Table("without", "validation accuracy", "of averaged weights")
-    for row in rows:
-        accuracies = row["validation"], row["validation of averaged weights"]
-        table.add_row(row["without"] or "nothing", *(f"{value:.4f}" for value in accuracies))
+    table = Table(*COLUMNS)
+    for line in lines(rows):
+        table.add_row(*line)
     Console().print(table)
+
+
+def markdown(path: Path = RESULTS) -> str:
+    """The table for the README."""
+    content = json.loads(path.read_text())
+    shown = [COLUMNS, ["---"] * len(COLUMNS), *lines(content["rows"])]
+    return "\n".join(
+        [
+            *(f"| {' | '.join(line)} |" for line in shown),
+            "",
+            f"`{content['run']['command']}`, {content['rows'][0]['epochs']} epochs each.",
+        ]
+    )
 
 
 if __name__ == "__main__":

@@ -14,10 +14,10 @@ import best
 import classical
 from rich.console import Console
 from rich.table import Table
-from systems import SYSTEMS, Entry, System
+from systems import SYSTEMS, Entry, System, write
 
 README = Path(__file__).parent.parent / "README.md"
-START, END = "<!-- reproduce.py --readme: from here -->", "<!-- to here -->"
+START, END = "<!-- {}: from here -->", "<!-- to here -->"
 TRAINED: dict[str, System] = {**SYSTEMS, best.NAME: best.system()}
 ENTRIES: dict[str, Entry] = {**TRAINED, classical.NAME: classical.ENTRY}
 COLUMNS = ("python examples/", "published", "minidl", "epochs", "seconds an epoch")
@@ -43,14 +43,6 @@ def record(rows: Sequence[Row], path: Path) -> None:
     names = list(ENTRIES)
     ordered = sorted(kept.values(), key=lambda row: (names.index(row["system"]), *_key(row)[1:]))
     write(path, json.dumps({"rows": ordered}, indent=2) + "\n")
-
-
-def write(path: Path, text: str) -> None:
-    """Write a file that appears under its name only when it is complete."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.part")
-    unfinished.write_text(text)
-    unfinished.replace(path)
 
 
 def _key(row: Row) -> tuple[str, str, int]:
@@ -136,10 +128,16 @@ def _machine(run: Row) -> str:
 
 
 def write_readme(rows: Sequence[Row], path: Path = README) -> None:
-    """Put the table into the README, between its two marks."""
+    """Put the tables into the README, between their marks.
+
+    Raises ValueError if there are no such marks.
+    """
     text = path.read_text()
-    before, mark, rest = text.partition(START)
-    _, end, after = rest.partition(END)
-    if not (mark and end):
-        raise ValueError(f"{path}: expected the marks {START!r} and {END!r}")
-    write(path, f"{before}{START}\n\n{markdown(rows)}\n\n{END}{after}")
+    for program, table in (("reproduce.py", markdown(rows)), ("best.py", best.markdown())):
+        mark = START.format(program)
+        before, start, rest = text.partition(mark)
+        _, end, after = rest.partition(END)
+        if not (start and end):
+            raise ValueError(f"{path}: expected the marks {mark!r} and {END!r}")
+        text = f"{before}{mark}\n\n{table}\n\n{END}{after}"
+    write(path, text)

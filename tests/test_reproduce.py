@@ -16,6 +16,7 @@ import minidl
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "examples"))
 
+import best  # noqa: E402
 import classical  # noqa: E402
 import gallery  # noqa: E402
 import reproduce  # noqa: E402
@@ -244,10 +245,12 @@ def test_a_line_of_the_table_is_the_mean_of_its_seeds():
 
 def test_the_readme_gets_the_table_between_its_marks(tmp_path):
     path = tmp_path / "README.md"
-    path.write_text(f"before\n{rows.START}\nold\n{rows.END}\nafter\n")
+    marks = [rows.START.format(program) for program in ("reproduce.py", "best.py")]
+    path.write_text("".join(f"before\n{mark}\nold\n{rows.END}\nafter\n" for mark in marks))
     rows.write_readme([row(a=0.5)], path)
     text = path.read_text()
-    assert text.startswith(f"before\n{rows.START}\n")
+    assert text.startswith(f"before\n{marks[0]}\n")
+    assert "| nothing |" in text.partition(marks[1])[2]
     assert text.endswith(f"{rows.END}\nafter\n")
     assert "old" not in text
     assert "| `reproduce.py sgd-dnn --seeds 0` | Flatten, Dense 256 relu," in text
@@ -261,8 +264,30 @@ def test_the_readme_gets_the_table_between_its_marks(tmp_path):
 
 def test_the_readme_shows_the_rows_of_the_results_file():
     text = (ROOT / "README.md").read_text()
-    shown = text.partition(rows.START)[2].partition(rows.END)[0]
-    assert shown.strip() == rows.markdown(rows.load(reproduce.RESULTS))
+    tables = {
+        "reproduce.py": rows.markdown(rows.load(reproduce.RESULTS)),
+        "best.py": best.markdown(),
+    }
+    for program, table in tables.items():
+        shown = text.partition(rows.START.format(program))[2].partition(rows.END)[0]
+        assert shown.strip() == table
+
+
+def test_a_part_of_the_recipe_is_left_out(tmp_path, monkeypatch):
+    monkeypatch.setattr(best, "BATCH_SIZE", 20)
+    data = pictures(60)
+    outcome = [best.validate(without, data, epochs=1, seed=0) for without in (None, *best.PARTS)]
+    assert len({row["validation"] for row in outcome} | {row["without"] for row in outcome}) > 6
+    for row in outcome:
+        assert 0 <= row["validation"] <= 1
+        assert 0 <= row["validation of averaged weights"] <= 1
+    layers = [type(layer).__name__ for layer in best.system(1, "batch normalisation").layers()]
+    assert "BatchNorm" not in layers
+    assert best.system(1, "augmentation").transform is None
+    best.save(outcome, tmp_path / "best.json")
+    table = best.markdown(tmp_path / "best.json")
+    assert "| nothing |" in table
+    assert "| label smoothing: by 0.1 |" in table
 
 
 def test_every_row_is_a_whole_run():
