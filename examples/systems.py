@@ -268,17 +268,8 @@ SYSTEMS = {
         optimizer=adam,
     ),
     "cnn-one-block": System(
-        recipe="Conv 32 3x3 same relu, MaxPool, Flatten, Dense 128 relu, Dense 10; Adam",
-        data=scaled,
-        layers=cnn_one_block,
-        parameters=804_554,
-        epochs=5,
-        batch_size=32,
-        figures=[Figure("validation", published=0.9158)],
-        optimizer=adam,
-    ),
-    "cnn-one-block-cosine": System(
-        recipe="as cnn-one-block, with a learning rate that falls to zero along half a cosine",
+        recipe="Conv 32 3x3 same relu, MaxPool, Flatten, Dense 128 relu, Dense 10; Adam with a "
+        "rate that falls to zero along half a cosine",
         data=scaled,
         layers=cnn_one_block,
         parameters=804_554,
@@ -286,7 +277,17 @@ SYSTEMS = {
         batch_size=32,
         figures=[Figure("validation", published=0.9158)],
         optimizer=adam_to_rest,
-        remark="the schedule is ours, not the tutorial's",
+        remark="the schedule is ours; the next row is without",
+    ),
+    "cnn-one-block-constant": System(
+        recipe="as cnn-one-block, with Adam's constant rate, as the tutorial had it",
+        data=scaled,
+        layers=cnn_one_block,
+        parameters=804_554,
+        epochs=5,
+        batch_size=32,
+        figures=[Figure("validation", published=0.9158)],
+        optimizer=adam,
     ),
     "cnn-three-blocks": System(
         recipe="three of (Conv 32/64/128 3x3 same relu, MaxPool, Dropout .3), Flatten, "
