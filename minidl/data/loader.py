@@ -202,7 +202,8 @@ class Pass:
         """
         following = self._number + 1
         if self._may_prepare and self._next is None and following < len(self):
-            self._next = following, Ahead(partial(self._batch, following))
+            ahead = Ahead(partial(self._batch, following))
+            self._next = (following, ahead) if ahead.begun else None
 
 
 def _array(data: Any, name: str) -> Array:

@@ -174,6 +174,7 @@ class Ahead(Generic[T]):
     def __init__(self, work: Callable[[], T]) -> None:
         self._work: Callable[[], T] | None = work
         self._process = os.getpid()
+        self.begun = False  # until a helper is at it
         self._outcome: list[T] = []
         self._error: BaseException | None = None
         self._done = threading.Lock()
@@ -183,6 +184,7 @@ class Ahead(Generic[T]):
                 _take_helpers(helpers, 1)
             if helpers:
                 self._done.acquire()
+                self.begun = True
                 helpers[0].start(contextvars.copy_context().run, self._compute, returns=True)
         except BaseException:
             _helpers.extend([helper for helper in helpers if helper.finished])
