@@ -1,8 +1,14 @@
 """What holds for every test."""
 
+import hypothesis
 import pytest
 
 import minidl
+
+# For tests/mutation: that an input fails is enough, the smallest one that does is not looked for.
+hypothesis.settings.register_profile(
+    "mutation", phases=[hypothesis.Phase.explicit, hypothesis.Phase.generate]
+)
 
 
 @pytest.fixture(autouse=True)
