@@ -10,6 +10,7 @@ import shlex
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 
@@ -62,6 +63,13 @@ def positive_number(text: str) -> float:
     return number
 
 
+def end_interrupted() -> NoReturn:
+    """End the program after Ctrl-C, with the command that goes on from the checkpoint."""
+    command = shlex.join(["python", *(arg for arg in sys.argv if arg != "--resume")])
+    print(f"Interrupted; to go on: {command} --resume", file=sys.stderr)
+    sys.exit(130)
+
+
 def run(description: str, name: str, build: Callable[[], minidl.Sequential]) -> None:
     """Train the model that `build` makes, print how it does on the test set, save the results."""
     args = options(description, name)
@@ -98,9 +106,7 @@ def run(description: str, name: str, build: Callable[[], minidl.Sequential]) -> 
             resume=checkpoint if args.resume else None,
         )
     except minidl.Interrupted:
-        command = shlex.join(["python", *(arg for arg in sys.argv if arg != "--resume")])
-        print(f"Interrupted; to go on: {command} --resume", file=sys.stderr)
-        sys.exit(130)
+        end_interrupted()
     except (OSError, ValueError) as error:
         sys.exit(f"{Path(sys.argv[0]).name}: {error}")
 

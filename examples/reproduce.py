@@ -17,7 +17,7 @@ from pathlib import Path
 
 import classical
 import numpy as np
-from fashion import non_negative_integer, positive_integer
+from fashion import end_interrupted, non_negative_integer, positive_integer
 from rows import ENTRIES, TRAINED, Row, load, record, show_list, show_table, write_readme
 from systems import Data, Figure, scaled
 
@@ -42,6 +42,9 @@ def options() -> argparse.Namespace:
     parser.add_argument("--device", choices=["auto", "cpu", "gpu"], default="auto")
     parser.add_argument(
         "--epochs", type=positive_integer, help="other than the tutorial's; such runs get no row"
+    )
+    parser.add_argument(
+        "--resume", action="store_true", help="go on with what is in --out and was interrupted"
     )
     parser.add_argument("--data-dir", type=Path, help="folder with the files of the data set")
     parser.add_argument("--out", type=Path, default=Path("runs"), help="for models and pictures")
@@ -72,6 +75,8 @@ def main() -> None:
                 print(f"reproduce.py: {name} was left out: {error}", file=sys.stderr)
         if args.readme:
             write_readme(load(args.results))
+    except minidl.Interrupted:
+        end_interrupted()
     except (minidl.DeviceError, ImportError, OSError, ValueError) as error:
         sys.exit(f"reproduce.py: {error}")
 
@@ -85,8 +90,11 @@ def run(name: str, args: argparse.Namespace) -> None:
         if name == classical.NAME:
             row = classical.run(data, seed)
         else:
-            row = train(name, data, seed, device, args.out, args.epochs)
-        command = shlex.join(["python", "examples/reproduce.py", *sys.argv[1:]])
+            folder = args.out / name / f"seed-{seed}"
+            row = train(name, data, seed, device, folder, args.epochs, args.resume)
+        # A run that was resumed is to the last bit the one that was not interrupted.
+        arguments = (argument for argument in sys.argv[1:] if argument != "--resume")
+        command = shlex.join(["python", "examples/reproduce.py", *arguments])
         run = {"command": command, "minidl": minidl.__version__, **minidl.describe_machine()}
         rows.append({**row, "run": run})
         if args.epochs is None:
@@ -94,12 +102,33 @@ def run(name: str, args: argparse.Namespace) -> None:
     show_table(rows)
 
 
-def train(name: str, data: Data, seed: int, device: str, out: Path, epochs: int | None) -> Row:
-    """Train a system once, and leave what came of it in a folder of its own."""
+def train(
+    name: str,
+    data: Data,
+    seed: int,
+    device: str,
+    folder: Path,
+    epochs: int | None = None,
+    resume: bool = False,
+) -> Row:
+    """Train a system once, and leave what came of it in a folder.
+
+    Args:
+        name: of the system.
+        data: that it is trained on.
+        seed: of its random numbers.
+        device: to train on.
+        folder: for the results, and a checkpoint after each epoch.
+        epochs: None for the tutorial's.
+        resume: whether to go on from the checkpoint, if there is one.
+
+    Raises:
+        Interrupted: after Ctrl-C; the checkpoint is written.
+    """
     system = TRAINED[name]
     epochs = epochs or system.epochs
-    folder = out / name / f"seed-{seed}"
     folder.mkdir(parents=True, exist_ok=True)
+    checkpoint = folder / "checkpoint.safetensors"
     print(f"{name}, seed {seed}, on the {device}: {system.recipe}")
     minidl.seed(seed)
     model = minidl.Sequential(system.layers(), input_shape=data.x_train.shape[1:])
@@ -115,6 +144,8 @@ def train(name: str, data: Data, seed: int, device: str, out: Path, epochs: int 
         validation_data=(data.x_test, data.y_test) if system.watch_test else None,
         transform=system.transform,
         callbacks=[minidl.CSVLogger(folder / "history.csv")],
+        checkpoint=checkpoint,
+        resume=checkpoint if resume and checkpoint.exists() else None,
     )
     at_end = trainer.evaluate(data.x_test, data.y_test)
     measures = {**history.history, "test_accuracy": [at_end["accuracy"]]}

@@ -4,6 +4,8 @@ import csv
 import json
 import os
 import re
+import shlex
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -44,12 +46,13 @@ def shape_of(name):
 @pytest.mark.parametrize("name", rows.TRAINED)
 def test_a_system_has_its_parameters_and_trains(tmp_path, name):
     data = pictures(shape=shape_of(name))
-    row = reproduce.train(name, data, seed=0, device="cpu", out=tmp_path, epochs=1)
+    row = reproduce.train(name, data, seed=0, device="cpu", folder=tmp_path / "made", epochs=1)
     assert row["parameters"] == rows.TRAINED[name].parameters
     assert set(row["figures"]) == {figure.label for figure in rows.TRAINED[name].figures}
-    folder = tmp_path / name / "seed-0"
+    folder = tmp_path / "made"
     assert {path.name for path in folder.iterdir()} == {
         "model.safetensors",
+        "checkpoint.safetensors",
         "history.csv",
         "curves.png",
         "predictions.png",
@@ -154,6 +157,38 @@ def test_a_run_on_the_real_data_prints_its_row(tmp_path):
     assert [float(text) for text in means.groups()] == pytest.approx(
         [sum(figures) / 2, *figures], abs=6e-5
     )
+
+
+def test_a_run_that_was_interrupted_is_resumed_to_the_last_bit(tmp_path):
+    def arguments(name, *seeds):
+        results = tmp_path / f"{name}.json"
+        return "dense-tutorial", "--seeds", *seeds, "--out", tmp_path / name, "--results", results
+
+    assert run(*arguments("whole", 1)).returncode == 0
+    interrupt(*arguments("parts", 1, 2), when="Epoch 3/5")
+    done = run(*arguments("parts", 1, 2), "--resume")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("Epoch 3/5") == 1  # that of the second seed
+    whole, parts = (tmp_path / name / "dense-tutorial" / "seed-1" for name in ("whole", "parts"))
+    for file in ("model.safetensors", "predictions.csv"):
+        assert (parts / file).read_bytes() == (whole / file).read_bytes()
+    written = json.loads((tmp_path / "parts.json").read_text())["rows"]
+    assert [row["seed"] for row in written] == [1, 2]
+    assert not any("--resume" in row["run"]["command"] for row in written)
+
+
+def interrupt(*arguments, when):
+    """Start the program and interrupt it after a line that begins so."""
+    command = [sys.executable, "-u", str(ROOT / "examples" / "reproduce.py")]
+    command += map(str, arguments)
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    process = subprocess.Popen(command, text=True, **pipes)
+    while not process.stdout.readline().startswith(when):
+        assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    _, error = process.communicate()
+    assert process.returncode == 130
+    assert error == f"Interrupted; to go on: python {shlex.join(command[2:])} --resume\n"
 
 
 def test_a_shorter_run_gets_no_row(tmp_path):
