@@ -1,5 +1,6 @@
 """Optimizers and schedules, step by step against PyTorch, and what they refuse."""
 
+import copy
 import math
 
 import numpy as np
@@ -331,6 +332,94 @@ def test_equal_models_trained_alike_stay_equal():
         assert_array_equal(array, models[1][name])
 
 
+# The state of an optimizer
+
+
+def trained(make, steps):
+    """An optimizer of two parameters, (2, 3) and (4,), after so many steps."""
+    params = [parameter(numbers(shape, seed)) for seed, shape in enumerate([(2, 3), (4,)])]
+    optimizer = make(params)
+    take_steps(optimizer, range(steps))
+    return optimizer
+
+
+def take_steps(optimizer, numbered):
+    for step in numbered:
+        for place, param in enumerate(optimizer.params):
+            param.grad = numbers(param.shape, 10 * step + place).astype(np.float32)
+        optimizer.step()
+
+
+@pytest.mark.parametrize(
+    ("make", "memory"),
+    [
+        (lambda p: SGD(p, lr=0.1), set()),
+        (lambda p: SGD(p, lr=CosineDecay(0.1, 9), momentum=0.9), {"velocity"}),
+        (lambda p: Adam(p, lr=0.1), {"mean", "square"}),
+        (lambda p: AdamW(p, lr=OneCycle(0.1, 9)), {"mean", "square"}),
+    ],
+)
+def test_an_optimizer_goes_on_from_the_state_of_another(make, memory):
+    first = trained(make, steps=3)
+    state = first.state_dict()
+    assert state["step_count"] == 3
+    assert state["taken"] == [3, 3]
+    assert state["lr"] == (first.lr if isinstance(first.lr, float) else None)
+    assert {name: array.shape for name, array in state["memory"].items()} == dict.fromkeys(
+        memory, (10,)
+    )
+    kept = copy.deepcopy(state)
+    second = make([Parameter(param.data.copy()) for param in first.params])
+    second.load_state_dict(state)
+    for optimizer in (first, second):
+        take_steps(optimizer, range(3, 6))
+    for one, other in zip(first.params, second.params, strict=True):
+        assert_array_equal(one.data, other.data)
+    assert state["taken"] == kept["taken"]
+    for name, array in state["memory"].items():
+        assert_array_equal(array, kept["memory"][name])
+
+
+def test_the_learning_rate_is_part_of_the_state():
+    first, second = trained(lambda p: SGD(p, lr=0.1), 1), trained(lambda p: SGD(p, lr=0.5), 0)
+    second.load_state_dict(first.state_dict())
+    assert second.lr == 0.1
+
+
+@pytest.mark.parametrize(
+    ("other", "message"),
+    [
+        (
+            lambda: Adam([parameter(np.zeros(10))]),
+            "expected the state of an optimizer of 1 parameters of 10 numbers, got 2 and "
+            r"\{'mean': \(10,\), 'square': \(10,\)\}",
+        ),
+        (
+            lambda: Adam([parameter(np.zeros(6)), parameter(np.zeros(5))]),
+            "of 2 parameters of 11 numbers, got 2 and ",
+        ),
+        (
+            lambda: Adam([parameter(np.zeros(6)), parameter(np.zeros(4))], CosineDecay(0.1, 9)),
+            "the learning rate was a number, here it is a schedule",
+        ),
+    ],
+)
+def test_the_state_of_another_training_is_refused_and_changes_nothing(other, message):
+    state = trained(lambda p: Adam(p, lr=0.1), 2).state_dict()
+    optimizer = other()
+    before = optimizer.state_dict()
+    with pytest.raises(ValueError, match=message):
+        optimizer.load_state_dict(state)
+    assert optimizer.state_dict() == before
+
+
+def test_the_state_of_a_schedule_is_refused_for_a_number():
+    state = trained(lambda p: SGD(p, lr=CosineDecay(0.1, 9)), 2).state_dict()
+    optimizer = trained(lambda p: SGD(p, lr=0.1), 0)
+    with pytest.raises(ValueError, match="was a schedule, here it is a number"):
+        optimizer.load_state_dict(state)
+
+
 @pytest.mark.parametrize(
     "make",
     [
@@ -485,6 +574,20 @@ def test_one_cycle_starts_rises_and_falls_as_documented():
     assert rates[:31] == sorted(rates[:31])
     assert rates[30:] == sorted(rates[30:], reverse=True)
     assert schedule(1000) == schedule(99)
+
+
+@pytest.mark.parametrize(
+    ("steps", "rise", "rates"),
+    [
+        (4, 0.5, [0.04, 1, 0.5, 4e-6]),  # from step 0 to 1 it rises, from 1 to 3 it falls
+        (4, 0.25, [1, 0.75, 0.25, 4e-6]),  # the top is step 0
+        (2, 1.0, [0.04, 1, 4e-6]),  # the top is the last step
+        (1, 1.0, [1, 4e-6]),
+    ],
+)
+def test_one_cycle_of_few_steps_rises_and_falls_between_its_ends(steps, rise, rates):
+    schedule = OneCycle(1.0, steps, rise=rise)
+    assert [schedule(step) for step in range(len(rates))] == pytest.approx(rates, abs=1e-5)
 
 
 @pytest.mark.parametrize("steps", [1, 2, 3, 4])

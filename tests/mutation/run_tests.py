@@ -1,75 +1,99 @@
-"""Runs the tests that a changed file of minidl concerns, until one fails; also a program.
+"""Runs the tests that execute a changed line of minidl until one fails; also a program.
 
     python tests/mutation/run_tests.py
 
-Which file was changed is asked of git. The tests nearest to it come first, so that most mutants
-die within two seconds, and those that share no code with it do not run: what survives here may
-still be killed by a test of another subject, never the other way round.
+Which line was changed is asked of git, and which tests execute it of the map that `mutants.py`
+has made. Quick tests come first, so that most mutants die within two seconds.
 """
 
+import json
 import os
+import re
 import resource
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
+MAP = "MINIDL_MUTATION_MAP"  # the environment variable with the folder of the map
 
 MEMORY = 8 * 2**30  # bytes of address space: a mutant that asks for more is dead
 
-# The beginning of a path below minidl/, and rounds of tests: a round is collected at once.
-ROUNDS: dict[str, tuple[str, ...]] = {
-    "tensor": (
-        "tensor computation_graph anomaly",
-        "gradcheck layers memory device outputs training interop_pytorch",
-        "ops gradients",
-    ),
-    "losses": ("losses", "training precision outputs device divergence", "gradients drift"),
-    "ops": (
-        "ops outputs",
-        "precision tensor computation_graph layers losses device memory anomaly failures",
-        "gradients",
-    ),
-    "optim": ("optim", "training device saving divergence callbacks outputs", "drift resume"),
-    "kernels/optimizer": ("optim", "kernels memory training device outputs", "threads drift"),
-    "kernels/dropout": ("kernels layers", "ops memory device", "threads gradients"),
-    "kernels/normalization": ("kernels layers", "precision memory device outputs", "gradients"),
-    "kernels/softmax": ("kernels losses", "precision memory outputs device", "ops threads"),
-    "kernels/threads": ("threads", "kernels scratch memory", "convolution training"),
-    "kernels/scratch": ("scratch memory", "kernels threads", "convolution"),
-    "kernels/memory": ("scratch memory", "kernels threads outputs", "convolution optim"),
-    "kernels/products": ("kernels outputs", "threads layers memory", "ops gradients"),
-    "kernels/elementwise": ("kernels outputs", "threads layers memory", "ops gradients"),
-    "kernels": (
-        "convolution kernels",
-        "layers outputs memory device precision",
-        "threads scratch gradients",
-    ),
-}
+# Tests run in rounds, because collecting them takes longer than running the few that are needed.
+# Those that start programs, read files or draw are left out: what survives may still be killed by
+# one of them, never the other way round.
+ROUNDS = (
+    "tensor losses optim layers computation_graph memory gradcheck precision",
+    "kernels convolution ops outputs training divergence anomaly failures device callbacks",
+    "gradients threads scratch drift",
+    "interop_pytorch saving transforms loader init",
+)
 
 
-def changed_file() -> str:
-    """The path below minidl/ of the file that differs from the last commit."""
-    command = ("git", "diff", "--name-only", "--", "minidl")
+def files(names: str) -> list[str]:
+    """The paths of a round's tests."""
+    return [f"tests/test_{name}.py" for name in names.split()]
+
+
+def map_of(path: str) -> str:
+    """The name of the file with the tests of a source file."""
+    return path.replace("/", "-") + ".json"
+
+
+class Chosen:
+    """A plugin of pytest that runs some tests alone, in the order of the time they take.
+
+    Args:
+        seconds: that each of them took, by its identity.
+    """
+
+    def __init__(self, seconds: dict[str, float]) -> None:
+        self._seconds = seconds
+
+    def pytest_collection_modifyitems(self, config: Any, items: list[Any]) -> None:
+        """Keep those that were chosen."""
+        left_out = [item for item in items if item.nodeid not in self._seconds]
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item.nodeid in self._seconds]
+        items.sort(key=lambda item: self._seconds[item.nodeid])
+
+
+def changed_line() -> tuple[str, int]:
+    """The file that differs from the last commit, and the line where it does."""
+    command = ("git", "diff", "--unified=0", "--no-color", "--", "minidl")
     done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
-    (path,) = done.stdout.split()
-    return path.removeprefix("minidl/")
+    (path,) = re.findall(r"^\+\+\+ b/(.*)$", done.stdout, re.MULTILINE)
+    line, *_ = re.findall(r"^@@ -(\d+)", done.stdout, re.MULTILINE)
+    return path, int(line)
 
 
-def rounds(path: str) -> tuple[str, ...]:
-    """The rounds of tests for a file: those of the longest beginning that it has."""
-    return ROUNDS[max((start for start in ROUNDS if path.startswith(start)), key=len)]
+def concerned(path: str, line: int) -> dict[str, float]:
+    """The tests that execute a line, or the beginning of the statement that it continues.
+
+    Returns:
+        Their identities, with the seconds that each takes.
+    """
+    known = json.loads((Path(os.environ[MAP]) / map_of(path)).read_text())
+    lines, tests = known["lines"], list(known["seconds"].items())
+    while str(line) not in lines:
+        line -= 1
+    return dict(tests[number] for number in lines[str(line)])
 
 
 def main() -> None:
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+    os.chdir(ROOT)
+    os.environ["PYTHONPATH"] = str(ROOT)
+    sys.path.insert(0, str(ROOT))
+    seconds = concerned(*changed_line())
+    needed = {test.partition("::")[0] for test in seconds}
     options = ["-x", "-q", "-p", "no:cacheprovider", "--hypothesis-profile", "mutation"]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OPENBLAS_NUM_THREADS": "1"}
-    for names in rounds(changed_file()):
-        files = [f"tests/test_{name}.py" for name in names.split()]
-        command = [sys.executable, "-m", "pytest", *options, *files]
-        done = subprocess.run(command, env=environment, cwd=ROOT, check=False)
-        if done.returncode != 0:
+    for names in ROUNDS:
+        chosen = [file for file in files(names) if file in needed]
+        if chosen and pytest.main([*options, *chosen], plugins=[Chosen(seconds)]) != 0:
             sys.exit(1)
 
 
