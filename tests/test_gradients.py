@@ -748,6 +748,7 @@ POOLS = [
     ((4, 5), {"pool_size": (2, 3), "padding": ((1, 0), (0, 2))}),
     ((3, 4), {"pool_size": (3, 4)}),  # the whole image
     ((2, 3), {"pool_size": 1}),
+    ((4, 5), {"pool_size": 2, "strides": (2, 1)}),  # windows overlap along one axis
 ]
 for function in (images.max_pool, images.avg_pool):
     for (h, w), options in POOLS:

@@ -82,6 +82,8 @@ def test_same_gives_one_place_for_each_started_stride(image, size, strides, dila
 def test_place_window_names_both_sizes_when_the_window_does_not_fit():
     with pytest.raises(ValueError, match=r"5x7 pixels.*images of 4x6 padded to 4x6"):
         place_window((4, 6), (3, 4), (1, 1), "valid", (2, 2))
+    with pytest.raises(ValueError, match=r"12x13 pixels.*images of 4x6 padded to 7x10"):
+        place_window((4, 6), (12, 13), (1, 1), ((1, 2), (3, 1)), (1, 1))
 
 
 # Pooling

@@ -391,8 +391,7 @@ def test_the_learning_rate_is_part_of_the_state():
     [
         (
             lambda: Adam([parameter(np.zeros(10))]),
-            "expected the state of an optimizer of 1 parameters of 10 numbers, got 2 and "
-            r"\{'mean': \(10,\), 'square': \(10,\)\}",
+            r"of 1 parameters of 10 numbers, got 2 and \{'mean': \(10,\), 'square': \(10,\)\}",
         ),
         (
             lambda: Adam([parameter(np.zeros(6)), parameter(np.zeros(5))]),
@@ -560,6 +559,11 @@ def test_warm_up_starts_at_nothing_unless_told_and_reaches_the_whole_rate():
     assert WarmUp(0.5, 4, start=0.5)(0) == 0.25
 
 
+def test_a_step_decay_divides_by_ten_unless_told_otherwise():
+    schedule = StepDecay(1.0, 2)
+    assert [schedule(step) for step in (0, 1, 2, 3, 4)] == pytest.approx([1, 1, 0.1, 0.1, 0.01])
+
+
 def test_what_follows_a_warm_up_starts_at_its_step_0():
     schedule = WarmUp(StepDecay(1.0, 2, 0.5), 3)
     assert [schedule(step) for step in range(3, 8)] == [1, 1, 0.5, 0.5, 0.25]
@@ -686,6 +690,7 @@ def test_optimizers_refuse_a_parameter_given_twice():
         lambda: WarmUp(1.0, 2, start=-1.0),
         lambda: OneCycle(-1.0, 2),
         lambda: OneCycle(1.0, 2, rise=1.5),
+        lambda: OneCycle(1.0, 2, rise=-0.5),
         lambda: OneCycle(1.0, 2, div_factor=0),
     ],
 )

@@ -15,7 +15,7 @@ import pytest
 import minidl
 from minidl import DeviceError, Tensor, find_device, no_grad, record
 from minidl.backend import CPU, INSTALL_CUPY
-from minidl.tensor import record_jointly
+from minidl.tensor import record_jointly, wants_gradient
 
 
 def leaf(values, dtype=np.float64):
@@ -157,6 +157,11 @@ def test_a_number_has_no_length():
 )
 def test_repr(t, text):
     assert repr(t) == text
+
+
+def test_repr_shows_a_hundred_numbers_but_no_more():
+    assert "..." not in repr(Tensor(np.zeros(100)))
+    assert "..." in repr(Tensor(np.zeros(101)))
 
 
 def test_repr_aligns_rows_and_shortens_long_tensors():
@@ -907,6 +912,14 @@ def test_a_layer_frees_what_its_gradients_do_not_need():
 def recording():
     """Whether operations are recorded now."""
     return (leaf([1.0]) * 2.0).requires_grad
+
+
+def test_a_gradient_is_wanted_of_what_requires_one_outside_no_grad():
+    constant, variable = Tensor([1.0]), Tensor([1.0], requires_grad=True)
+    assert wants_gradient(constant, variable)
+    assert not wants_gradient(constant, constant)
+    with no_grad():
+        assert not wants_gradient(constant, variable)
 
 
 def test_no_grad_around_a_block():

@@ -7,6 +7,7 @@ has made. Quick tests come first, so that most mutants die within two seconds.
 """
 
 import json
+import math
 import os
 import re
 import resource
@@ -32,10 +33,20 @@ ROUNDS = (
     "interop_pytorch saving transforms loader init",
 )
 
+# Kernels remember plans, memory and threads: whether a test executes a line depends on the tests
+# before it. So for a line of theirs all of these run.
+STATEFUL = "minidl/kernels/"
+ALWAYS = "kernels convolution outputs memory threads scratch"
+
 
 def files(names: str) -> list[str]:
     """The paths of a round's tests."""
     return [f"tests/test_{name}.py" for name in names.split()]
+
+
+def file_of(test: str) -> str:
+    """The path of the file of a test."""
+    return test.partition("::")[0]
 
 
 def map_of(path: str) -> str:
@@ -48,17 +59,22 @@ class Chosen:
 
     Args:
         seconds: that each of them took, by its identity.
+        always: files of which all tests run, those that nothing is known of at the end.
     """
 
-    def __init__(self, seconds: dict[str, float]) -> None:
+    def __init__(self, seconds: dict[str, float], always: set[str]) -> None:
         self._seconds = seconds
+        self._always = always
 
     def pytest_collection_modifyitems(self, config: Any, items: list[Any]) -> None:
         """Keep those that were chosen."""
-        left_out = [item for item in items if item.nodeid not in self._seconds]
+        left_out = [item for item in items if not self._runs(item)]
         config.hook.pytest_deselected(items=left_out)
-        items[:] = [item for item in items if item.nodeid in self._seconds]
-        items.sort(key=lambda item: self._seconds[item.nodeid])
+        items[:] = [item for item in items if self._runs(item)]
+        items.sort(key=lambda item: self._seconds.get(item.nodeid, math.inf))
+
+    def _runs(self, item: Any) -> bool:
+        return item.nodeid in self._seconds or file_of(item.nodeid) in self._always
 
 
 def changed_line() -> tuple[str, int]:
@@ -88,12 +104,14 @@ def main() -> None:
     os.chdir(ROOT)
     os.environ["PYTHONPATH"] = str(ROOT)
     sys.path.insert(0, str(ROOT))
-    seconds = concerned(*changed_line())
-    needed = {test.partition("::")[0] for test in seconds}
+    path, line = changed_line()
+    seconds = concerned(path, line)
+    always = set(files(ALWAYS)) if path.startswith(STATEFUL) else set()
+    needed = always.union(map(file_of, seconds))
     options = ["-x", "-q", "-p", "no:cacheprovider", "--hypothesis-profile", "mutation"]
     for names in ROUNDS:
         chosen = [file for file in files(names) if file in needed]
-        if chosen and pytest.main([*options, *chosen], plugins=[Chosen(seconds)]) != 0:
+        if chosen and pytest.main([*options, *chosen], plugins=[Chosen(seconds, always)]) != 0:
             sys.exit(1)
 
 
