@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ from minidl.backend import Generator, default_generator
 from minidl.data.files import replacing
 from minidl.data.loader import DataLoader, Pass
 from minidl.training.callbacks import Callback
+from minidl.training.interruption import end, interruptible
 from minidl.training.means import Means
 
 if TYPE_CHECKING:
@@ -33,13 +35,63 @@ class Epoch:
         number: counted from 1.
         batches: those that are left.
         means: of what has been measured.
-        seconds: spent on it before it was interrupted.
+        began: when that was, on the clock of `time.perf_counter`; later by what an interruption
+            took.
     """
 
     number: int
     batches: Pass
     means: Means
-    seconds: float = 0.0
+    began: float = field(default_factory=time.perf_counter)
+
+    @property
+    def seconds(self) -> float:
+        """How long it has taken so far."""
+        return time.perf_counter() - self.began
+
+
+@dataclass
+class Checkpoints:
+    """Writes the state of a training after each epoch, and when a signal ends it before its time.
+
+    Attributes:
+        path: of the file; None for none.
+        trainer: of the training.
+        loader: that goes through its data.
+        told: what hears of it.
+        interruption: notes the signal.
+    """
+
+    path: str | os.PathLike[str] | None
+    trainer: Trainer
+    loader: DataLoader
+    told: Callback
+    interruption: interruptible
+
+    def after_step(self, epoch: Epoch) -> None:
+        """Write the state inside an epoch, and end training, if a signal came."""
+        if self.interruption.signal:
+            self._write(epoch)
+            self._end_if_interrupted(epoch)
+
+    def after_epoch(self, epoch: Epoch) -> None:
+        """Write the state, and end training if a signal came."""
+        self._write(None)
+        self._end_if_interrupted(epoch)
+
+    def _write(self, epoch: Epoch | None) -> None:
+        if self.path is not None:
+            state = training_state(self.trainer, self.loader, self.told, epoch)
+            write_checkpoint(self.path, state)
+
+    def _end_if_interrupted(self, epoch: Epoch) -> None:
+        if self.path is not None and self.interruption.signal:
+            end(
+                self.interruption.signal,
+                f"training was interrupted in epoch {epoch.number}, after {epoch.batches.done} of "
+                f"{len(epoch.batches)} batches; fit(..., resume={os.fspath(self.path)!r}) goes on "
+                "from there",
+            )
 
 
 def training_state(
@@ -111,7 +163,8 @@ def _restore(
     means = Means(trainer.metrics)
     means.load_state_dict(under_way["means"], like)
     batches = loader.one_pass(like, under_way["batches"])
-    return Epoch(under_way["number"], batches, means, under_way["seconds"])
+    began = time.perf_counter() - under_way["seconds"]
+    return Epoch(under_way["number"], batches, means, began)
 
 
 def _data(loader: DataLoader) -> dict[str, Any]:

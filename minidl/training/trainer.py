@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import os
 import threading
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -24,16 +23,10 @@ from minidl.optim import Optimizer, clip_grad_norm
 from minidl.tensor import Tensor, no_grad
 from minidl.training import divergence
 from minidl.training.callbacks import Callback, CallbackList, EpochFunction
-from minidl.training.checkpoint import (
-    Epoch,
-    read_checkpoint,
-    restore_training,
-    training_state,
-    write_checkpoint,
-)
+from minidl.training.checkpoint import Checkpoints, Epoch, read_checkpoint, restore_training
 from minidl.training.failures import explains_failures
 from minidl.training.history import History
-from minidl.training.interruption import end, interruptible
+from minidl.training.interruption import interruptible
 from minidl.training.means import Means, Measure
 from minidl.training.metrics import accuracy
 from minidl.training.outputs import ends_in_softmax, outputs_of
@@ -174,6 +167,7 @@ class Trainer:
             self.model.mode(training=True),
             interruptible(path is not None) as interruption,
         ):
+            checkpoints = Checkpoints(path, self, loader, told, interruption)
             history = self.history = History()
             self.stop_training = False
             told.on_train_begin(self)
@@ -183,17 +177,9 @@ class Trainer:
             while len(history) < epochs and not self.stop_training:
                 epoch = under_way or self._begin(len(history) + 1, loader, told)
                 under_way = None
-                started = time.perf_counter() - epoch.seconds
                 shown.start(epoch.number, done=epoch.batches.done)
-
-                def pause(epoch: Epoch = epoch, started: float = started) -> None:
-                    if interruption.signal and path is not None:
-                        epoch.seconds = time.perf_counter() - started
-                        write_checkpoint(path, training_state(self, loader, told, epoch))
-                        end(interruption.signal, _how_to_go_on(path, epoch))
-
                 try:
-                    measures = self._finish(epoch, shown, told, pause)
+                    measures = self._finish(epoch, shown, told, checkpoints)
                 except NonFiniteError as error:
                     written = path if saved is not None or epoch.number > 1 else None
                     raise NonFiniteError(
@@ -203,14 +189,11 @@ class Trainer:
                 if validation is not None:
                     validated = self._evaluate(validation)
                     measures |= {f"val_{name}": value for name, value in validated.items()}
-                seconds = time.perf_counter() - started
+                seconds = epoch.seconds
                 history.append(measures, seconds)
                 shown.finish(epoch.number, measures, seconds)
                 told.on_epoch_end(self, epoch.number, measures)
-                if path is not None:
-                    write_checkpoint(path, training_state(self, loader, told, None))
-                    if interruption.signal:
-                        end(interruption.signal, _how_to_go_on(path, epoch))
+                checkpoints.after_epoch(epoch)
             told.on_train_end(self)
         return history
 
@@ -220,11 +203,11 @@ class Trainer:
         return Epoch(number, loader.one_pass(like=self._like), Means(self.metrics))
 
     def _finish(
-        self, epoch: Epoch, shown: Silent, told: Callback, pause: Callable[[], None]
+        self, epoch: Epoch, shown: Silent, told: Callback, checkpoints: Checkpoints
     ) -> dict[str, float]:
         """A step on every batch that is left; the loss and the metrics over all of the epoch.
 
-        Raises NonFiniteError as `fit`, and what `pause`, called after each step, raises.
+        Raises NonFiniteError as `fit`, and Interrupted or SystemExit after a signal.
         """
         means, batches = epoch.means, epoch.batches
         buffers = self._buffers()
@@ -233,7 +216,7 @@ class Trainer:
             _check_losses(means, batches)
             shown.advance(means.values)
             told.on_batch_end(self)
-            pause()
+            checkpoints.after_step(epoch)
         measures = means.values()
         _check_losses(means, batches)
         if spoilt := divergence.in_weights(self.model):
@@ -440,11 +423,3 @@ def _check_labels(loader: DataLoader, name: str) -> None:
     """Raise ValueError if there are none."""
     if loader.y is None:
         raise ValueError(f"{name} expects inputs and labels, got inputs alone")
-
-
-def _how_to_go_on(path: str | os.PathLike[str], epoch: Epoch) -> str:
-    """What to tell those who have interrupted a training."""
-    return (
-        f"training was interrupted in epoch {epoch.number}, after {epoch.batches.done} of "
-        f"{len(epoch.batches)} batches; fit(..., resume={os.fspath(path)!r}) goes on from there"
-    )
