@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import shlex
 import sys
 from collections.abc import Sequence
 from functools import partial
@@ -17,9 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from fashion import non_negative_integer, positive_integer
+from outcomes import markdown_table, this_run, write
 from rich.console import Console
 from rich.table import Table
-from systems import Data, Figure, System, scaled, write
+from systems import Data, Figure, System, scaled
 
 import minidl
 
@@ -144,9 +144,7 @@ def main() -> None:
 
 def save(rows: Sequence[dict[str, Any]], path: Path) -> None:
     """Write the rows to the results file, with the command and the machine."""
-    command = shlex.join(["python", "examples/best.py", *sys.argv[1:]])
-    run = {"command": command, "minidl": minidl.__version__, **minidl.describe_machine()}
-    write(path, json.dumps({"run": run, "rows": rows}, indent=2) + "\n")
+    write(path, json.dumps({"run": this_run("best.py"), "rows": rows}, indent=2) + "\n")
 
 
 def lines(rows: Sequence[dict[str, Any]]) -> list[list[str]]:
@@ -171,14 +169,9 @@ def show(rows: Sequence[dict[str, Any]]) -> None:
 def markdown(path: Path = RESULTS) -> str:
     """The table for the README."""
     content = json.loads(path.read_text())
-    shown = [COLUMNS, ["---"] * len(COLUMNS), *lines(content["rows"])]
-    return "\n".join(
-        [
-            *(f"| {' | '.join(line)} |" for line in shown),
-            "",
-            f"`{content['run']['command']}`, {content['rows'][0]['epochs']} epochs each.",
-        ]
-    )
+    table = markdown_table(COLUMNS, lines(content["rows"]))
+    epochs = content["rows"][0]["epochs"]
+    return f"{table}\n\n`{content['run']['command']}`, {epochs} epochs each."
 
 
 if __name__ == "__main__":

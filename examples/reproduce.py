@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import csv
-import shlex
 import statistics
 import sys
 from collections.abc import Mapping, Sequence
@@ -18,6 +17,7 @@ from pathlib import Path
 import classical
 import numpy as np
 from fashion import end_interrupted, non_negative_integer, positive_integer
+from outcomes import this_run
 from rows import ENTRIES, TRAINED, Row, load, record, show_list, show_table, write_readme
 from systems import Data, Figure, scaled
 
@@ -92,11 +92,7 @@ def run(name: str, args: argparse.Namespace) -> None:
         else:
             folder = args.out / name / f"seed-{seed}"
             row = train(name, data, seed, device, folder, args.epochs, args.resume)
-        # A run that was resumed is to the last bit the one that was not interrupted.
-        arguments = (argument for argument in sys.argv[1:] if argument != "--resume")
-        command = shlex.join(["python", "examples/reproduce.py", *arguments])
-        run = {"command": command, "minidl": minidl.__version__, **minidl.describe_machine()}
-        rows.append({**row, "run": run})
+        rows.append({**row, "run": this_run("reproduce.py")})
         if args.epochs is None:
             record(rows, args.results)
     show_table(rows)

@@ -12,9 +12,10 @@ from typing import Any
 
 import best
 import classical
+from outcomes import markdown_table, write
 from rich.console import Console
 from rich.table import Table
-from systems import SYSTEMS, Entry, System, write
+from systems import SYSTEMS, Entry, System
 
 README = Path(__file__).parent.parent / "README.md"
 START, END = "<!-- {}: from here -->", "<!-- to here -->"
@@ -106,16 +107,15 @@ def show_list() -> None:
 
 def markdown(rows: Sequence[Row]) -> str:
     """The table for the README, with the machines that the rows come from."""
-    lines = [[COLUMNS[0], "model and training", *COLUMNS[1:]], ["---"] * (len(COLUMNS) + 1)]
+    heads = [COLUMNS[0], "model and training", *COLUMNS[1:]]
+    lines = []
     for name, entry in ENTRIES.items():
         ran = table(row for row in rows if row["system"] == name)
         missing = [f"reproduce.py {name}", published(entry), "not run on real data"]
         for command, *cells in ran or [[*missing, str(entry.epochs), ""]]:
             lines.append([f"`{command}`", entry.recipe, *cells])
     machines = dict.fromkeys(_machine(row["run"]) for row in rows)
-    return "\n".join(
-        [*(f"| {' | '.join(line)} |" for line in lines), "", f"Measured on {'; '.join(machines)}."]
-    )
+    return f"{markdown_table(heads, lines)}\n\nMeasured on {'; '.join(machines)}."
 
 
 def _machine(run: Row) -> str:

@@ -370,11 +370,3 @@ SYSTEMS = {
         remark="no figure was published",
     ),
 }
-
-
-def write(path: Path, text: str) -> None:
-    """Write a file that appears under its name only when it is complete."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.part")
-    unfinished.write_text(text)
-    unfinished.replace(path)
