@@ -11,6 +11,7 @@ import math
 import os
 import re
 import resource
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -22,6 +23,8 @@ ROOT = Path(__file__).resolve().parents[2]
 MAP = "MINIDL_MUTATION_MAP"  # the environment variable with the folder of the map
 
 MEMORY = 8 * 2**30  # bytes of address space: a mutant that asks for more is dead
+
+HANGING = 40  # seconds, besides three times those that the tests took
 
 # Tests run in rounds, because collecting them takes longer than running the few that are needed.
 # Those that start programs, read files or draw are left out: what survives may still be killed by
@@ -107,6 +110,8 @@ def main() -> None:
     path, line = changed_line()
     seconds = concerned(path, line)
     always = set(files(ALWAYS)) if path.startswith(STATEFUL) else set()
+    # A mutant that hangs is dead.
+    signal.alarm(math.ceil(HANGING + 3 * sum(seconds.values())))
     needed = always.union(map(file_of, seconds))
     options = ["-x", "-q", "-p", "no:cacheprovider", "--hypothesis-profile", "mutation"]
     for names in ROUNDS:
