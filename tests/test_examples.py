@@ -81,7 +81,9 @@ def test_a_run_that_was_interrupted_is_resumed_to_the_last_bit(tmp_path):
     assert (parts / model).read_bytes() == (whole / model).read_bytes()
     done = run("fashion_mlp.py", "--batch-size", 50, "--out", parts, "--resume")
     assert done.returncode == 1
-    assert done.stderr.startswith("fashion_mlp.py: the checkpoint is not of this training: ")
+    assert done.stderr.startswith(
+        f"fashion_mlp.py: {parts / 'checkpoint.safetensors'}: not a checkpoint of this training: "
+    )
 
 
 def test_the_perceptron_reaches_the_accuracy_that_is_promised(tmp_path):

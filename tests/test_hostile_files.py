@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from minidl.data import load_csv, load_idx, save_csv, save_idx
+from minidl.data import cifar10, load_csv, load_idx, save_csv, save_idx
 from minidl.data.idx import read_idx_bytes
 
 if not sys.platform.startswith("linux"):
@@ -77,6 +77,24 @@ def test_the_same_seed_gives_the_same_files(name):
         for seed in (5, 5, 6)
     ]
     assert made[0] == made[1] != made[2]
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+@pytest.mark.parametrize("name", ["idx", "csv", "model", "weights", "checkpoint", "picture"])
+def test_a_pipe_and_a_device_are_no_files(name, place):
+    parser, path = place(name)
+    os.mkfifo(path)
+    assert "expected a file, got a pipe or a device" in refusal(parser, path)
+    path.unlink()
+    path.symlink_to("/dev/zero")
+    assert "expected a file, got a pipe or a device" in refusal(parser, path)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+def test_a_pipe_is_no_archive(tmp_path):
+    os.mkfifo(tmp_path / "cifar-10-binary.tar.gz")
+    with pytest.raises(ValueError, match="expected a file, got a pipe or a device"):
+        cifar10(tmp_path)
 
 
 # -- the promise itself ------------------------------------------------------------------------

@@ -412,6 +412,14 @@ def test_the_state_of_another_training_is_refused_and_changes_nothing(other, mes
     assert optimizer.state_dict() == before
 
 
+@pytest.mark.parametrize("wrong", [{"taken": [2, -1]}, {"step_count": -1}])
+def test_a_state_of_fewer_steps_than_none_is_refused(wrong):
+    optimizer = trained(lambda p: Adam(p, lr=0.1), 2)
+    with pytest.raises(ValueError, match="expected counts of steps, got"):
+        optimizer.load_state_dict(optimizer.state_dict() | wrong)
+    optimizer.load_state_dict(optimizer.state_dict() | {"taken": [0, 0], "step_count": 0})
+
+
 def test_the_state_of_a_schedule_is_refused_for_a_number():
     state = trained(lambda p: SGD(p, lr=CosineDecay(0.1, 9)), 2).state_dict()
     optimizer = trained(lambda p: SGD(p, lr=0.1), 0)

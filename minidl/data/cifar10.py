@@ -21,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from minidl.data.dataset_files import DatasetFiles, cache_folder
+from minidl.data.files import open_file
 from minidl.data.pickles import bytes_array, read_pickle
 
 if TYPE_CHECKING:
@@ -164,7 +165,7 @@ def _cache_folder() -> Path:
 
 def _read_verified(path: Path, _: str) -> tuple[Batch, Batch]:
     """The data set from one archive, which is compared with its SHA-256 first."""
-    with path.open("rb") as file:
+    with open_file(path) as file:
         if (size := os.fstat(file.fileno()).st_size) > LARGEST_ARCHIVE:
             raise ValueError(
                 f"{path}: this is not the published {path.name}: expected at most "

@@ -28,6 +28,29 @@ UNFINISHED_PREFIX, UNFINISHED_SUFFIX = ".minidl-", ".part"
 LEFTOVER_AGE_S = 24 * 3600.0
 
 
+def open_file(path: Path) -> io.BufferedReader:
+    """Open a file to read its bytes.
+
+    Raises:
+        OSError: if it cannot be opened.
+        ValueError: naming it, if it is a pipe or a device, which may keep the reader waiting or
+            never end.
+    """
+    file = open(path, "rb", opener=_open_at_once)  # noqa: SIM115  the caller closes it
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise ValueError(
+            f"{path}: expected a file, got a pipe or a device; "
+            "write what comes out of it to a file and read that"
+        )
+    return file
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    """As `os.open`, which for a pipe waits until somebody writes to it."""
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+
+
 @contextmanager
 def reading(path: Path, kind: str, unpacked: int) -> Iterator[io.BufferedIOBase]:
     """A file to read from, unpacked if it is gzip (told by the content, not by the name).
@@ -39,11 +62,12 @@ def reading(path: Path, kind: str, unpacked: int) -> Iterator[io.BufferedIOBase]
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: naming the file, if its gzip data turns out to be damaged or cut short, or to
-            hold more than `unpacked` bytes and more than a hundred times those read for them.
+        ValueError: naming the file, if it is a pipe or a device, or its gzip data turns out to be
+            damaged or cut short, or to hold more than `unpacked` bytes and more than a hundred
+            times those read for them.
     """
     try:
-        with path.open("rb") as file:
+        with open_file(path) as file:
             if file.peek(2)[:2] == _GZIP_MAGIC:
                 with _Unpacked(file, path, unpacked) as content:
                     yield content

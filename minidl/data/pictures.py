@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from minidl.data.files import open_file
+
 if TYPE_CHECKING:
     from PIL import Image
 
@@ -75,7 +77,7 @@ def _decoded(path: Path) -> Image.Image:
     from PIL import Image, ImageOps
 
     try:
-        file = path.open("rb")
+        file = open_file(path)
     except FileNotFoundError:
         raise FileNotFoundError(
             f"{path}: expected a picture, but there is none; check the path"

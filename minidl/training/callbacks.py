@@ -12,12 +12,15 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+import numpy as np
+
 from minidl import backend
 from minidl.backend import Array
 from minidl.layers.module import positive
 from minidl.optim import Schedule
 from minidl.tensor import Tensor
-from minidl.training.weights import save_weights
+from minidl.training.forms import check_arrays, check_form
+from minidl.training.weights import save_weights, tensors_of
 
 if TYPE_CHECKING:
     from minidl.training.trainer import Trainer
@@ -119,18 +122,19 @@ class CallbackList(Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """What each of them knows, with its class."""
-        return {"all": [[type(c).__qualname__, c.state_dict()] for c in self._all]}
+        states = [{"class": type(c).__qualname__, "state": c.state_dict()} for c in self._all]
+        return {"all": states}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Let each know again what it knew. Raises ValueError if they are others."""
         kinds = [type(callback).__qualname__ for callback in self._all]
-        if [kind for kind, _ in state["all"]] != kinds:
-            before = ", ".join(kind for kind, _ in state["all"])
+        if [one["class"] for one in state["all"]] != kinds:
+            before = ", ".join(one["class"] for one in state["all"])
             raise ValueError(
                 f"the callbacks were {before or 'none'}, here they are {', '.join(kinds) or 'none'}"
             )
-        for callback, (_, known) in zip(self._all, state["all"], strict=True):
-            callback.load_state_dict(known)
+        for callback, one in zip(self._all, state["all"], strict=True):
+            callback.load_state_dict(one["state"])
 
 
 def _as_callback(callback: Callback | EpochFunction) -> Callback:
@@ -222,12 +226,14 @@ class EarlyStopping(Callback):
         self._patience = _patience(patience)
         self._restore = restore_best_weights
         self._weights: dict[str, Array] | None = None
+        self._tensors: dict[str, tuple[tuple[int, ...], np.dtype[Any]]] = {}
         self.best_epoch = 0
 
     def on_train_begin(self, trainer: Trainer) -> None:
         """Forget an earlier training."""
         self._best.forget()
         self._weights = None
+        self._tensors = {n: (t.shape, t.dtype) for n, t in tensors_of(trainer.model)}
         self.best_epoch = 0
 
     def state_dict(self) -> dict[str, Any]:
@@ -239,7 +245,11 @@ class EarlyStopping(Callback):
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Know them again."""
+        """Know them again. Raises ValueError if they are not of such a model."""
+        weights = None, {str: np.ndarray}
+        check_form(state, {"best": float, "best_epoch": int, "weights": weights}, "EarlyStopping")
+        if state["weights"] is not None:
+            check_arrays(state["weights"], self._tensors, "what EarlyStopping kept")
         self._best.value = state["best"]
         self.best_epoch = state["best_epoch"]
         self._weights = state["weights"]
@@ -300,7 +310,8 @@ class ModelCheckpoint(Callback):
         return {"best": self._best.value}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Know it again."""
+        """Know it again. Raises ValueError if it is none."""
+        check_form(state, {"best": float}, "ModelCheckpoint")
         self._best.value = state["best"]
 
     def on_epoch_end(self, trainer: Trainer, epoch: int, measures: Measures) -> None:
@@ -386,7 +397,8 @@ class ReduceLROnPlateau(Callback):
         return {"best": self._best.value, "since": self._since}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Know them again."""
+        """Know them again. Raises ValueError if they are none."""
+        check_form(state, {"best": float, "since": int}, "ReduceLROnPlateau")
         self._best.value = state["best"]
         self._since = state["since"]
 
@@ -444,39 +456,41 @@ class WeightAverage(Callback):
             raise ValueError(f"decay must be between 0 and 1, got {decay}")
         self._decay = decay
         self._steps = 0
-        self._tensors: list[Tensor] = []
-        self._averages: list[Array] = []
+        self._tensors: dict[str, Tensor] = {}
+        self._averages: dict[str, Array] = {}
 
     def on_train_begin(self, trainer: Trainer) -> None:
         """Start from the weights that the model has."""
-        model = trainer.model
         self._steps = 0
-        tensors = [t for _, t in (*model.named_parameters(), *model.named_buffers())]
-        self._tensors = [tensor for tensor in tensors if tensor.dtype.kind == "f"]
-        self._averages = [tensor.data.copy() for tensor in self._tensors]
+        self._tensors = {n: t for n, t in tensors_of(trainer.model) if t.dtype.kind == "f"}
+        self._averages = {name: tensor.data.copy() for name, tensor in self._tensors.items()}
 
     def on_batch_end(self, trainer: Trainer) -> None:
         """Let the new weights in."""
         self._steps += 1
         decay = min(self._decay, (1 + self._steps) / (10 + self._steps))
-        for average, tensor in zip(self._averages, self._tensors, strict=True):
-            average += (1 - decay) * (tensor.data - average)
+        for name, average in self._averages.items():
+            average += (1 - decay) * (self._tensors[name].data - average)
 
     def state_dict(self) -> dict[str, Any]:
         """The number of steps, and the averages."""
-        return {"steps": self._steps, "averages": [backend.on_host(a) for a in self._averages]}
+        averages = {name: backend.on_host(a) for name, a in self._averages.items()}
+        return {"steps": self._steps, "averages": averages}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Know them again."""
+        """Know them again. Raises ValueError if they are not of such a model."""
+        check_form(state, {"steps": int, "averages": {str: np.ndarray}}, "WeightAverage")
+        own = {name: (a.shape, a.dtype) for name, a in self._averages.items()}
+        check_arrays(state["averages"], own, "what WeightAverage kept")
         self._steps = state["steps"]
-        for average, known in zip(self._averages, state["averages"], strict=True):
-            average[...] = backend.of(average).asarray(known)
+        for name, average in self._averages.items():
+            average[...] = backend.of(average).asarray(state["averages"][name])
 
     def on_train_end(self, trainer: Trainer) -> None:
         """Give the model the average."""
-        for average, tensor in zip(self._averages, self._tensors, strict=True):
-            tensor.data[...] = average
-        self._tensors, self._averages = [], []
+        for name, average in self._averages.items():
+            self._tensors[name].data[...] = average
+        self._tensors, self._averages = {}, {}
 
 
 def _patience(epochs: int) -> int:

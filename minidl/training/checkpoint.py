@@ -16,8 +16,10 @@ from minidl.backend import Generator, default_generator
 from minidl.data.files import replacing
 from minidl.data.loader import DataLoader, Pass
 from minidl.training.callbacks import Callback
+from minidl.training.forms import check_form
 from minidl.training.interruption import end, interruptible
 from minidl.training.means import Means
+from minidl.training.weights import check_types, declared, opened, shortened
 
 if TYPE_CHECKING:
     from minidl.training.trainer import Trainer
@@ -25,6 +27,37 @@ if TYPE_CHECKING:
 # Where the metadata holds all that is no array, and what stands there in the place of one.
 KEY = "minidl-training"
 ARRAY = "array"
+
+# What a state looks like. Its data are compared with those at hand; generators and callbacks look
+# at theirs themselves.
+FORM = {
+    "data": {"samples": int, "batch_size": int, "shuffle": bool, "drop_last": bool},
+    "model": {str: np.ndarray},
+    "optimizer": {
+        "step_count": int,
+        "taken": [int],
+        "lr": (None, float),
+        "memory": {str: np.ndarray},
+    },
+    "generators": [dict],
+    "history": {"history": {str: [float]}, "seconds": [float]},
+    "stop_training": bool,
+    "callbacks": {"all": [{"class": str, "state": dict}]},
+    "epoch": (
+        None,
+        {
+            "number": int,
+            "batches": {"order": (None, np.ndarray), "seed": int, "next": int},
+            "means": {
+                "samples": int,
+                "sums": {str: float},
+                "measured": int,
+                "waiting": [{"loss": np.ndarray, "outputs": np.ndarray, "labels": np.ndarray}],
+            },
+            "seconds": float,
+        },
+    ),
+}
 
 
 @dataclass
@@ -125,27 +158,36 @@ def training_state(
 
 
 def restore_training(
-    state: Mapping[str, Any], trainer: Trainer, loader: DataLoader, told: Callback
+    path: str | os.PathLike[str], trainer: Trainer, loader: DataLoader, told: Callback
 ) -> Epoch | None:
-    """Bring a training to where another one stood.
+    """Bring a training to where that of a checkpoint stood.
 
     Returns:
         The epoch to go on with; None to begin the next.
 
     Raises:
-        ValueError: if the state is not of a training like this one; all is as it was then.
+        OSError: if the file cannot be read.
+        ValueError: naming the file, if it is none of `write_checkpoint`, or not of a training like
+            this one; all is as it was then.
     """
+    state = read_checkpoint(path)
     before = training_state(trainer, loader, told, None)
     try:
         return _restore(state, trainer, loader, told)
-    except (LookupError, TypeError, AttributeError, ValueError) as error:
+    except BaseException as error:
         _restore(before, trainer, loader, told)
-        raise ValueError(f"the checkpoint is not of this training: {error}") from error
+        if isinstance(error, MemoryError) or not isinstance(error, Exception):
+            raise
+        # Whatever it is: a callback may raise any error for what it does not know.
+        raise ValueError(
+            f"{path}: not a checkpoint of this training: {shortened(error)}"
+        ) from error
 
 
 def _restore(
     state: Mapping[str, Any], trainer: Trainer, loader: DataLoader, told: Callback
 ) -> Epoch | None:
+    check_form(state, FORM, "checkpoint")
     if state["data"] != _data(loader):
         raise ValueError(f"it went through {state['data']}, this one through {_data(loader)}")
     trainer.model.load_state_dict(state["model"])
@@ -159,12 +201,31 @@ def _restore(
     under_way = state["epoch"]
     if under_way is None:
         return None
+    for batch in under_way["means"]["waiting"]:
+        _check_measurable(batch["outputs"], batch["labels"], trainer, loader)
     like = trainer.optimizer.params[0].data
     means = Means(trainer.metrics)
     means.load_state_dict(under_way["means"], like)
     batches = loader.one_pass(like, under_way["batches"])
     began = time.perf_counter() - under_way["seconds"]
     return Epoch(under_way["number"], batches, means, began)
+
+
+def _check_measurable(
+    outputs: np.ndarray[Any, Any],
+    labels: np.ndarray[Any, Any],
+    trainer: Trainer,
+    loader: DataLoader,
+) -> None:
+    """Raise ValueError if these cannot be measured together with what training goes on with."""
+    shape = trainer.model.output_shape
+    if (shape is not None and outputs.shape[1:] != shape[1:]) or (
+        loader.y is not None
+        and (labels.shape[1:], labels.dtype) != (loader.y.shape[1:], loader.y.dtype)
+    ):
+        raise ValueError(
+            f"outputs {outputs.shape} or labels {labels.shape} of {labels.dtype} are of others"
+        )
 
 
 def _data(loader: DataLoader) -> dict[str, Any]:
@@ -210,21 +271,16 @@ def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
         OSError: if the file cannot be read.
         ValueError: naming the file, if it is no such file, or damaged.
     """
-    from safetensors import SafetensorError, safe_open
-
-    with Path(path).open("rb"):
-        pass  # safe_open does not say which file it cannot read
-    try:
-        with safe_open(path, "np") as file:
-            text = (file.metadata() or {}).get(KEY)
-            if text is None:
-                raise ValueError("expected a checkpoint of fit, got weights alone")
-            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  no dict
-        state = _with_arrays(json.loads(text), arrays)
-    except (SafetensorError, LookupError, ValueError, RecursionError) as error:
-        raise ValueError(f"{path}: expected a whole checkpoint of fit: {error}") from error
-    if not isinstance(state, dict):
-        raise ValueError(f"{path}: expected a checkpoint of fit, got {type(state).__name__}")
+    with opened(path) as file:
+        text = (file.metadata() or {}).get(KEY)
+        if text is None:
+            raise ValueError("expected a checkpoint of fit, got weights alone")
+        check_types(declared(file))
+        arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  no dict
+        try:
+            state: dict[str, Any] = _with_arrays(json.loads(text), arrays)
+        except (LookupError, TypeError, ValueError, RecursionError) as error:
+            raise ValueError(f"expected a whole checkpoint of fit: {error}") from error
     return state
 
 

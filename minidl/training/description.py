@@ -41,6 +41,7 @@ from minidl.layers import (
 from minidl.layers.activation import ACTIVATIONS
 from minidl.layers.module import shapes_only
 from minidl.tensor import DEFAULT_FLOAT, Tensor
+from minidl.training.weights import tensors_of
 
 FORMAT = "minidl"
 VERSION = 1
@@ -73,11 +74,6 @@ INSTEAD = (
     "save the weights alone with minidl.save_weights, and load them with minidl.load_weights into "
     "the model that your code builds"
 )
-
-
-def tensors_of(model: Module) -> list[tuple[str, Tensor]]:
-    """All parameters and buffers with their dotted names."""
-    return [*model.named_parameters(), *model.named_buffers()]
 
 
 def describe(model: Module, class_names: Sequence[str] | None) -> str:

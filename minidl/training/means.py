@@ -49,7 +49,10 @@ class Means:
 
     def state_dict(self) -> dict[str, Any]:
         """What has been added so far, what is waiting among it."""
-        waiting = [[backend.on_host(part) for part in batch] for batch in self.waiting]
+        names = "loss", "outputs", "labels"
+        waiting = [
+            dict(zip(names, map(backend.on_host, batch), strict=True)) for batch in self.waiting
+        ]
         return {
             "samples": self.samples,
             "sums": self.sums,
@@ -58,15 +61,21 @@ class Means:
         }
 
     def load_state_dict(self, state: Mapping[str, Any], like: Array) -> None:
-        """Go on from there, on the device of an array."""
+        """Go on from there, on the device of an array.
+
+        Raises ValueError or another error if what waits cannot be measured.
+        """
         here = backend.of(like)
         self.samples, self.sums = state["samples"], dict(state["sums"])
         self.measured = state["measured"]
         self.waiting = []
         for batch in state["waiting"]:
-            loss, outputs, labels = map(here.asarray, batch)
+            loss, outputs, labels = (
+                here.asarray(batch[name]) for name in ("loss", "outputs", "labels")
+            )
             self.waiting.append((loss, outputs, labels))
         self.bytes = sum(outputs.nbytes for _, outputs, _ in self.waiting)
+        self.values()
 
     def values(self) -> dict[str, float]:
         """The means so far. Asking changes nothing: what waits is measured with what follows."""

@@ -13,8 +13,8 @@ import numpy as np
 
 from minidl.data.files import replacing
 from minidl.layers import Module, Sequential
-from minidl.training.description import describe, model_described, tensors_of
-from minidl.training.weights import Shape, declared, opened
+from minidl.training.description import describe, model_described
+from minidl.training.weights import Shape, declared, opened, tensors_of
 
 # Where the metadata holds the description.
 KEY = "minidl"

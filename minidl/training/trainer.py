@@ -23,7 +23,7 @@ from minidl.optim import Optimizer, clip_grad_norm
 from minidl.tensor import Tensor, no_grad
 from minidl.training import divergence
 from minidl.training.callbacks import Callback, CallbackList, EpochFunction
-from minidl.training.checkpoint import Checkpoints, Epoch, read_checkpoint, restore_training
+from minidl.training.checkpoint import Checkpoints, Epoch, restore_training
 from minidl.training.failures import explains_failures
 from minidl.training.history import History
 from minidl.training.interruption import interruptible
@@ -160,7 +160,6 @@ class Trainer:
             raise ValueError(f"epochs must be at least 1, got {epochs}")
         told = CallbackList(callbacks or ())
         path = resume if checkpoint is None else checkpoint
-        saved = None if resume is None else read_checkpoint(resume)
         with (
             self._turn,
             progress(verbose, epochs, len(loader)) as shown,
@@ -172,8 +171,8 @@ class Trainer:
             self.stop_training = False
             told.on_train_begin(self)
             under_way = None
-            if saved is not None:
-                under_way = restore_training(saved, self, loader, told)
+            if resume is not None:
+                under_way = restore_training(resume, self, loader, told)
             while len(history) < epochs and not self.stop_training:
                 epoch = under_way or self._begin(len(history) + 1, loader, told)
                 under_way = None
@@ -181,7 +180,7 @@ class Trainer:
                 try:
                     measures = self._finish(epoch, shown, told, checkpoints)
                 except NonFiniteError as error:
-                    written = path if saved is not None or epoch.number > 1 else None
+                    written = path if resume is not None or epoch.number > 1 else None
                     raise NonFiniteError(
                         f"epoch {epoch.number}, step {epoch.batches.done} of {len(epoch.batches)}: "
                         f"{error}; {_last_saved(told, written)}"

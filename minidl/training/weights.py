@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from minidl.data.files import replacing
+from minidl.data.files import open_file, replacing
 from minidl.layers import Module
+from minidl.tensor import Tensor
 
 Shape: TypeAlias = tuple[int, ...]
 
@@ -68,9 +69,7 @@ def load_weights(model: Module, path: str | os.PathLike[str]) -> None:
     with opened(path) as file:
         found = declared(file)
         model.check_shapes({name: shape for name, (shape, _) in found.items()})
-        wrong = [f"{name!r} is {kind}" for name, (_, kind) in found.items() if kind not in _REAL]
-        if wrong:
-            raise ValueError(f"expected types of numbers that NumPy has, got {'; '.join(wrong)}")
+        check_types(found)
         model.load_state_dict({name: file.get_tensor(name) for name in found})
 
 
@@ -86,7 +85,7 @@ def opened(path: str | os.PathLike[str]) -> Iterator[Any]:
     from safetensors import SafetensorError, safe_open
 
     # safe_open does not say which file it cannot read, and takes folders for devices.
-    with Path(path).open("rb") as file:
+    with open_file(Path(path)) as file:
         length = int.from_bytes(file.read(8), "little")
     try:
         if length > _LONGEST_HEADER:
@@ -96,10 +95,10 @@ def opened(path: str | os.PathLike[str]) -> Iterator[Any]:
     except SafetensorError as error:
         raise ValueError(
             f"{path}: expected a complete safetensors file, but it is none, or damaged "
-            f"({_shortened(error)})"
+            f"({shortened(error)})"
         ) from error
     except (OSError, ValueError) as error:
-        raise ValueError(f"{path}: {_shortened(error)}") from error
+        raise ValueError(f"{path}: {shortened(error)}") from error
 
 
 def declared(file: Any) -> dict[str, tuple[Shape, str]]:
@@ -111,6 +110,19 @@ def declared(file: Any) -> dict[str, tuple[Shape, str]]:
     }
 
 
-def _shortened(error: Exception) -> str:
+def check_types(found: Mapping[str, tuple[Shape, str]]) -> None:
+    """Raise ValueError, naming them, if some of the tensors that a file declares suit no array."""
+    wrong = [f"{name!r} is {kind}" for name, (_, kind) in found.items() if kind not in _REAL]
+    if wrong:
+        raise ValueError(f"expected types of numbers that NumPy has, got {'; '.join(wrong)}")
+
+
+def tensors_of(model: Module) -> list[tuple[str, Tensor]]:
+    """All parameters and buffers with their dotted names."""
+    return [*model.named_parameters(), *model.named_buffers()]
+
+
+def shortened(error: Exception) -> str:
+    """A message in which not too much of what a file holds is quoted."""
     text = str(error)
     return text if len(text) <= _LONGEST_MESSAGE else f"{text[:_LONGEST_MESSAGE]} ..."

@@ -1,8 +1,10 @@
 """Files of models and of weights, and how they are broken."""
 
 import json
+import signal
 import struct
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -93,9 +95,9 @@ def mutate(rng: Random, content: bytes) -> bytes:
     about = header.get("__metadata__", {})
     tensors = [name for name in header if name != "__metadata__"]
     choice = rng.randrange(8)
-    if choice < 3 and "minidl" in about:
-        description = changed(rng, json.loads(about["minidl"]))
-        header["__metadata__"] = {"minidl": json.dumps(description)}
+    if choice < 3 and about:
+        ((key, described),) = about.items()
+        header["__metadata__"] = {key: json.dumps(changed(rng, json.loads(described)))}
     elif choice == 3:
         entry = header[rng.choice(tensors)]
         first, last = entry["data_offsets"]
@@ -154,6 +156,42 @@ def read_weights(path: Path) -> None:
     }
 
 
+class Interrupt(minidl.Callback):
+    """Interrupts training after so many steps; never, if None."""
+
+    def __init__(self, steps: int | None = None) -> None:
+        self._steps = steps
+
+    def on_batch_end(self, trainer: minidl.Trainer) -> None:  # noqa: ARG002
+        if self._steps is not None:
+            self._steps -= 1
+            if self._steps == 0:
+                signal.raise_signal(signal.SIGINT)
+
+
+def train(interrupt: Interrupt, **options: Any) -> minidl.Trainer:
+    """Train a small model for two epochs of three steps."""
+    rng = np.random.default_rng(0)
+    x, y = rng.random((6, 5, 5, 1), dtype=np.float32), rng.integers(0, 3, 6)
+    model = small_model()
+    trainer = minidl.Trainer(model, minidl.cross_entropy, minidl.Adam(model.parameters()))
+    callbacks = [minidl.EarlyStopping(), interrupt]
+    with suppress(minidl.Interrupted):
+        trainer.fit(x, y, 2, 2, validation_data=(x, y), callbacks=callbacks, verbose=0, **options)
+    return trainer
+
+
+def read_checkpoint(path: Path) -> None:
+    """Goes on from a checkpoint to the end, or to where its numbers lead."""
+    trainer = None
+    with suppress(minidl.NonFiniteError), np.errstate(all="ignore"):
+        trainer = train(Interrupt(), resume=path, checkpoint=path.with_name("written"))
+    if trainer is None:
+        return
+    history = trainer.history.history
+    assert all(type(value) is float for values in history.values() for value in values)
+
+
 def file_of(write: Any) -> bytes:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "model")
@@ -170,4 +208,14 @@ WEIGHTS = Parser(
     (file_of(lambda path: minidl.save_weights(small_model(), path)), SAVED),
     mutate,
     read_weights,
+)
+CHECKPOINT = Parser(
+    "checkpoint",
+    "training.safetensors",
+    tuple(
+        file_of(lambda path, steps=steps: train(Interrupt(steps), checkpoint=path))
+        for steps in (1, 3, 5, None)
+    ),
+    mutate,
+    read_checkpoint,
 )
