@@ -116,10 +116,14 @@ def _gpu() -> Backend:
             return backend
     try:
         import cupy
-    except ImportError as error:
+    except ModuleNotFoundError as error:
+        if error.name != "cupy":
+            raise _broken_cupy(error) from error
         raise DeviceError(
             f"device 'gpu' needs CuPy, which is not installed here: {INSTALL_CUPY}."
         ) from error
+    except ImportError as error:
+        raise _broken_cupy(error) from error
     if not cupy.cuda.is_available():
         raise DeviceError(
             f"device 'gpu': CuPy {cupy.__version__} is installed, but it finds no NVIDIA driver or "
@@ -128,6 +132,14 @@ def _gpu() -> Backend:
     backend = CupyBackend("gpu", cupy)
     _by_array_type[cupy.ndarray] = backend
     return backend
+
+
+def _broken_cupy(error: ImportError) -> DeviceError:
+    (reason, *_) = str(error).strip().splitlines() or [type(error).__name__]
+    return DeviceError(
+        f"device 'gpu': CuPy is installed, but cannot be imported ({reason}); "
+        f"install it again: {INSTALL_CUPY}."
+    )
 
 
 def of(array: Array) -> Backend:

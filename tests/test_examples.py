@@ -122,7 +122,7 @@ def test_a_bad_argument_ends_in_a_message_and_no_traceback(tmp_path, arguments, 
 
 def test_the_gpu_without_cupy_ends_in_one_sentence(tmp_path):
     # A folder earlier on the path with a package that cannot be imported stands for its absence.
-    (tmp_path / "cupy.py").write_text("raise ImportError('not here')")
+    (tmp_path / "cupy.py").write_text("raise ModuleNotFoundError('not here', name='cupy')")
     done = run("fashion_mlp.py", "--device", "gpu", PYTHONPATH=str(tmp_path))
     assert done.returncode != 0
     assert done.stderr.strip() == (

@@ -258,6 +258,28 @@ def without_cupy(monkeypatch):
     monkeypatch.setattr("minidl.backend._by_array_type", {np.ndarray: CPU})
 
 
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        ("import no_such_module", "No module named 'no_such_module'"),
+        ("raise ImportError('libcuda is too old\\nat all')", "libcuda is too old"),
+        ("raise ImportError", "ImportError"),
+    ],
+)
+def test_cupy_that_cannot_be_imported_is_told_from_none(tmp_path, monkeypatch, line, reason):
+    (tmp_path / "cupy.py").write_text(line)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "cupy", raising=False)
+    monkeypatch.setattr("minidl.backend._by_array_type", {np.ndarray: CPU})
+    with pytest.raises(DeviceError) as error:
+        Tensor([1.0]).to("gpu")
+    assert str(error.value) == (
+        f"device 'gpu': CuPy is installed, but cannot be imported ({reason}); "
+        f"install it again: {INSTALL_CUPY}."
+    )
+    assert find_device("auto") == "cpu"
+
+
 @pytest.mark.usefixtures("without_cupy")
 def test_gpu_without_cupy_is_refused_in_one_sentence():
     with pytest.raises(DeviceError) as error:
