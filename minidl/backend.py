@@ -7,6 +7,7 @@ CuPy, and it does so only when a user asks for a GPU.
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -59,6 +60,10 @@ class Backend:
         """Draw float64 numbers from 0 up to, but not including, 1."""
         return stream.random(shape)
 
+    def free_memory(self) -> float:
+        """How many bytes arrays may still take; infinite where nobody knows."""
+        return math.inf
+
     def is_out_of_memory(self, error: Exception) -> bool:
         """Whether an error says that the device, or the host, has no memory left."""
         return isinstance(error, MemoryError)
@@ -86,6 +91,11 @@ class CupyBackend(Backend):
     def random_bits(self, stream: Any, count: int) -> Array:
         """Draw `count` random 16-bit unsigned integers."""
         return stream.integers(0, 1 << 16, size=count, dtype=np.uint16)
+
+    def free_memory(self) -> float:
+        """How many bytes arrays may still take: what the card has left, and CuPy keeps unused."""
+        free, _ = self.xp.cuda.runtime.memGetInfo()
+        return free + self.xp.get_default_memory_pool().free_bytes()
 
     def is_out_of_memory(self, error: Exception) -> bool:
         """Whether an error says that the device, or the host, has no memory left."""

@@ -44,6 +44,9 @@ def cross_entropy(
     Raises:
         ValueError: if shapes do not fit, a label is no class, or an argument is out of range.
         TypeError: if class numbers are not integers.
+
+    On a GPU nobody waits for labels to be looked at: the loss of one that is no class is nan. `fit`
+    finds out why.
     """
     logits = floating(logits)
     if logits.ndim != 2:
@@ -76,15 +79,11 @@ def binary_cross_entropy(
         A single number, or a loss for each element with reduction="none".
 
     Raises:
-        ValueError: if the shapes differ, or a label is not between 0 and 1.
+        ValueError: if the shapes differ, or a label is not between 0 and 1. On a GPU the loss of
+            such a label is nan instead.
     """
     logits = floating(logits)
-    targets = _targets(labels, logits, "binary_cross_entropy")
-    if targets.size and not (targets.min() >= 0 and targets.max() <= 1):  # nan is refused too
-        raise ValueError(
-            "binary_cross_entropy expects labels between 0 and 1, got values from "
-            f"{targets.min()} to {targets.max()}"
-        )
+    targets = _probabilities(_targets(labels, logits, "binary_cross_entropy"), 1.0)
     loss = (
         probability.sigmoid_cross_entropy
         if from_logits
@@ -135,12 +134,7 @@ def class_labels(labels: Any, outputs: Tensor) -> Array:
             f"expected a label for each of {count} samples, got labels of shape {array.shape}"
         )
     if array.shape == outputs.shape and (classes > 1 or array.dtype.kind == "f"):
-        if count and not (array.min() >= 0 and array.max() <= 1 + ROUNDING):  # refuses nan
-            raise ValueError(
-                "expected probabilities from 0 to 1 as labels, got numbers from "
-                f"{array.min()} to {array.max()}"
-            )
-        return array.astype(outputs.dtype, copy=False)
+        return _probabilities(array.astype(outputs.dtype, copy=False), 1 + ROUNDING)
     if array.ndim == 2 and array.shape[1] == 1:
         array = array[:, 0]
     if array.ndim != 1:
@@ -153,13 +147,32 @@ def class_labels(labels: Any, outputs: Tensor) -> Array:
             f"expected class numbers as integers, got {array.dtype}; "
             "convert them with labels.astype(int), or pass one row of probabilities a sample"
         )
-    # As unsigned numbers, negative ones are large too, and one pass finds both.
-    if count and array.view(f"u{array.itemsize}").max() >= classes:
+    # As unsigned numbers, negative ones are large too, and one pass finds both. On a GPU the kernel
+    # makes the loss of others nan.
+    here = backend.of(array) is backend.CPU
+    if here and count and array.view(f"u{array.itemsize}").max() >= classes:
         raise ValueError(
             f"expected labels from 0 to {classes - 1} for {classes} classes, "
             f"got labels from {array.min()} to {array.max()}"
         )
     return array
+
+
+def _probabilities(labels: Array, most: float) -> Array:
+    """Labels from 0 to the most that rounding makes of 1.
+
+    Raises ValueError for others, nan among them. On a GPU, where that would wait for the device,
+    they become nan instead, and so does the loss.
+    """
+    if backend.of(labels) is not backend.CPU:
+        xp = backend.array_module(labels)
+        return xp.where((labels >= 0) & (labels <= most), labels, xp.nan)
+    if labels.size and not (labels.min() >= 0 and labels.max() <= most):
+        raise ValueError(
+            "expected probabilities from 0 to 1 as labels, got numbers from "
+            f"{labels.min()} to {labels.max()}"
+        )
+    return labels
 
 
 def _targets(targets: Any, outputs: Tensor, name: str) -> Array:

@@ -1,16 +1,26 @@
 """A stand-in for CuPy where there is no GPU: arrays that keep to themselves, as a device's do.
 
 They hold NumPy arrays inside, but refuse to become one unasked or to meet one, return 0-d arrays
-from reductions, and have random generators that cannot be copied. What computes with them computes
-with what CuPy would allow.
+from reductions, take numbers out of range for others when they are indexed by an array, and have
+random generators that cannot be copied. What computes with them computes with what CuPy allows.
+Every transfer between the host and the device is counted.
 """
 
 import operator
 import threading
+from collections import Counter
 
 import numpy as np
 
 __version__ = "stand-in"
+
+# How many arrays and numbers have gone "to_host" and "to_device".
+transfers: Counter[str] = Counter()
+
+
+def _fetched(value):
+    transfers["to_host"] += 1
+    return value
 
 
 class ndarray:  # noqa: N801
@@ -42,26 +52,28 @@ class ndarray:  # noqa: N801
         if not callable(value) or name == "dtype":
             return value
         if name in ("item", "tolist"):
-            return value
+            return lambda *arguments: _fetched(value(*arguments))
+        if name == "take":
+            return lambda index, axis=None: wrap(value(unwrap(index), axis, mode="wrap"))
         return lambda *arguments, **options: wrap(value(*unwrap(arguments), **unwrap(options)))
 
     def __len__(self):
         return len(self.inside)
 
     def __getitem__(self, index):
-        return wrap(self.inside[unwrap(index)])
+        return wrap(self.inside[around(unwrap(index), self.inside.shape)])
 
     def __setitem__(self, index, value):
-        self.inside[unwrap(index)] = unwrap(value)
+        self.inside[around(unwrap(index), self.inside.shape)] = unwrap(value)
 
     def __bool__(self):
-        return bool(self.inside)
+        return _fetched(bool(self.inside))
 
     def __float__(self):
-        return float(self.inside)
+        return _fetched(float(self.inside))
 
     def __format__(self, spec):
-        return format(self.inside.item(), spec)
+        return _fetched(format(self.inside.item(), spec))
 
     __hash__ = None
 
@@ -77,6 +89,27 @@ def unwrap(value):
     if isinstance(value, (tuple, list)):
         return type(value)(unwrap(item) for item in value)
     return value
+
+
+def around(index, shape):
+    """An index whose arrays of numbers go round and round each axis, as CuPy's do."""
+    parts = list(index) if isinstance(index, tuple) else [index]
+    kinds = [
+        np.asarray(part).dtype.kind if isinstance(part, (np.ndarray, list)) else ""
+        for part in parts
+    ]
+    axes = [
+        0 if part is None or part is Ellipsis else np.ndim(part) if kind == "b" else 1
+        for part, kind in zip(parts, kinds, strict=True)
+    ]
+    axis = 0
+    for place, (part, kind) in enumerate(zip(parts, kinds, strict=True)):
+        if part is Ellipsis:
+            axis += len(shape) - sum(axes)
+        if kind in ("i", "u"):
+            parts[place] = np.asarray(part) % max(shape[axis], 1)
+        axis += axes[place]
+    return tuple(parts) if isinstance(index, tuple) else parts[0]
 
 
 def wrap(value):
@@ -120,7 +153,10 @@ ndarray.__neg__ = lambda self: wrap(-self.inside)
 
 
 def asarray(value):
-    return value if isinstance(value, ndarray) else ndarray(np.array(value))
+    if isinstance(value, ndarray):
+        return value
+    transfers["to_device"] += 1
+    return ndarray(np.array(value))
 
 
 def array(value):
@@ -128,7 +164,7 @@ def array(value):
 
 
 def asnumpy(value):
-    return value.inside.copy()
+    return _fetched(value.inside.copy())
 
 
 def where(condition, a, b):
@@ -141,6 +177,12 @@ class cuda:  # noqa: N801
         return True
 
     class runtime:  # noqa: N801
+        free = 2**30
+
+        @classmethod
+        def memGetInfo(cls):
+            return cls.free, 2**33
+
         class CUDARuntimeError(RuntimeError):
             def __init__(self, status):
                 super().__init__(f"status {status}")
@@ -161,6 +203,16 @@ class cuda:  # noqa: N801
     class memory:  # noqa: N801
         class OutOfMemoryError(MemoryError):
             pass
+
+
+class pool:  # noqa: N801
+    @staticmethod
+    def free_bytes():
+        return 0
+
+
+def get_default_memory_pool():
+    return pool
 
 
 class lib:  # noqa: N801
@@ -190,7 +242,7 @@ class random:  # noqa: N801
 class add:  # noqa: N801
     @staticmethod
     def at(target, index, values):
-        np.add.at(target.inside, unwrap(index), unwrap(values))
+        np.add.at(target.inside, around(unwrap(index), target.inside.shape), unwrap(values))
 
 
 def __getattr__(name):

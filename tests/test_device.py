@@ -2,7 +2,6 @@
 
 import copy
 import pickle
-import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -10,17 +9,9 @@ import pytest
 import stand_in
 
 import minidl
-from minidl import DeviceError, Tensor, backend
+from minidl import DeviceError, Tensor
 
-
-@pytest.fixture(autouse=True)
-def gpu(monkeypatch):
-    """The stand-in is what `import cupy` finds, and is forgotten afterwards."""
-    monkeypatch.setitem(sys.modules, "cupy", stand_in)
-    monkeypatch.setattr(backend, "_by_array_type", {np.ndarray: backend.CPU})
-    before = backend.default_generator._streams
-    yield
-    backend.default_generator._streams = {k: v for k, v in before.items() if k == "cpu"}
+pytestmark = pytest.mark.usefixtures("device")
 
 
 def on_gpu(*shape, requires_grad=True):
@@ -306,3 +297,93 @@ def test_a_trainer_can_be_copied():
     trainer.fit(x, y, shuffle=False, verbose=0)
     twin.fit(x, y, shuffle=False, verbose=0)
     assert np.array_equal(trainer.predict(x), twin.predict(x))
+
+
+# What crosses between the host and the device
+
+
+def fitted(samples, **options):
+    """Train on host data for an epoch; what was transferred meanwhile."""
+    rng = np.random.default_rng(1)
+    x, y = rng.random((samples, 6), dtype=np.float32), np.arange(samples) % 3
+    minidl.seed(0)
+    trained = minidl.Sequential(
+        [minidl.Dense(5, "relu"), minidl.Dropout(0.2), minidl.BatchNorm(), minidl.Dense(3)],
+        input_shape=(6,),
+    ).to("gpu")
+    trainer = minidl.Trainer(
+        trained, minidl.cross_entropy, minidl.Adam(trained.parameters()), clip_norm=1.0
+    )
+    stand_in.transfers.clear()
+    trainer.fit(x, y, batch_size=4, verbose=0, **options)
+    return dict(stand_in.transfers)
+
+
+@pytest.mark.parametrize("options", [{}, {"shuffle": False}])
+def test_a_step_makes_no_transfer_where_the_data_fit_on_the_device(options):
+    few, many = fitted(20, **options), fitted(200, **options)
+    assert few == many
+    assert many["to_device"] <= 5  # inputs, labels, their order; two memories of Adam's
+
+
+def test_a_step_brings_its_batch_and_no_more_where_the_data_do_not_fit(monkeypatch):
+    monkeypatch.setattr(stand_in.cuda.runtime, "free", 100)
+    few, many = fitted(20), fitted(200)
+    assert many["to_host"] == few["to_host"]
+    assert many["to_device"] - few["to_device"] == 2 * (50 - 5)
+
+
+def test_losses_and_metrics_are_fetched_some_batches_at_a_time():
+    few, many = fitted(20)["to_host"], fitted(4 * 64 * 10)["to_host"]
+    assert many - few == 2 * (10 - 1)  # for 64 batches the losses, and the accuracy
+
+
+def test_what_is_shuffled_on_the_device_is_what_is_shuffled_on_the_cpu(monkeypatch):
+    x, y = pictures()
+    orders = []
+    for free in (2**30, 100):
+        monkeypatch.setattr(stand_in.cuda.runtime, "free", free)
+        loader = minidl.DataLoader(x, y, 7, shuffle=True, generator=minidl.Generator(3))
+        loader = loader.on_device_of(on_gpu(1).data)
+        assert isinstance(loader.x, stand_in.ndarray) == (free > 100)
+        one_pass = loader.one_pass(like=on_gpu(1).data)
+        orders.append([(a.numpy(), b.numpy()) for a, b in one_pass])
+        state = one_pass.state_dict()
+        assert type(state["order"]) is np.ndarray
+    for (x1, y1), (x2, y2) in zip(*orders, strict=True):
+        np.testing.assert_array_equal(x1, x2)
+        np.testing.assert_array_equal(y1, y2)
+
+
+@pytest.mark.parametrize(
+    ("loss", "labels", "message"),
+    [
+        (minidl.cross_entropy, np.array([0, 1, 2, 3]), "labels from 0 to 2 for 3 classes, got"),
+        (minidl.cross_entropy, np.array([0, -1, 2, 1]), "labels from 0 to 2 for 3 classes, got"),
+        (
+            minidl.cross_entropy,
+            np.full((4, 3), 1.5),
+            "expected probabilities from 0 to 1 as labels",
+        ),
+        (minidl.binary_cross_entropy, np.full((4, 3), -1.0), "expected probabilities from 0 to 1"),
+    ],
+)
+def test_labels_that_are_none_make_the_loss_nan_and_fit_says_why(loss, labels, message):
+    x = on_gpu(4, 3)
+    assert np.isnan(loss(x, Tensor(labels).to("gpu")).item())
+    each = loss(x, Tensor(labels).to("gpu"), reduction="none").numpy()
+    legal = ((labels >= 0) & (labels <= (2 if labels.ndim == 1 else 1))).reshape(4, -1).all(1)
+    np.testing.assert_array_equal(np.isfinite(each.reshape(4, -1)).all(1), legal)
+    trained = minidl.Sequential([minidl.Dense(3)], input_shape=(2,)).to("gpu")
+    trainer = minidl.Trainer(trained, loss, minidl.SGD(trained.parameters()), metrics={})
+    inputs = np.ones((4, 2), np.float32)
+    with pytest.raises(minidl.NonFiniteError, match=f"the loss of step 1 was nan.*{message}"):
+        trainer.fit(inputs, labels, verbose=0)
+    with pytest.raises(ValueError, match=message):
+        trainer.evaluate(inputs, labels)
+
+
+def test_a_call_of_numpy_on_what_is_on_the_device_is_caught(monkeypatch):
+    monkeypatch.setattr("minidl.ops.elementwise.array_module", lambda _: np)
+    with pytest.raises(TypeError, match=r"numpy\.exp on an array of the stand-in"):
+        minidl.exp(on_gpu(3))

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from place import here
 from public_ops import COMPARISONS, differentiable
 
 import minidl
@@ -129,7 +130,9 @@ def layer(covers, note, make, *draws, training=True):
 
 def arguments(function, **fixed_arguments):
     """The function with some of its arguments set."""
-    return lambda *inputs, **more: function(*inputs, **fixed_arguments, **more)
+    return lambda *inputs, **more: function(
+        *inputs, **{name: here(value) for name, value in fixed_arguments.items()}, **more
+    )
 
 
 def tripled(function):
@@ -207,10 +210,20 @@ for covers, operator, draw in BINARY:
     for p, q in PAIRS:
         op(covers, f"{p} {q}", covers, draw(*p), draw(*q))
     for note, constant in CONSTANTS.items():
-        op(covers, f"{note} left", lambda b, f=covers, c=constant: f(c, b), draw(2, 3))
-        op(covers, f"{note} right", lambda a, f=covers, c=constant: f(a, c), draw(3))
-        op(covers, f"operator, {note} left", lambda b, f=operator, c=constant: f(c, b), draw(3))
-        op(covers, f"operator, {note} right", lambda a, f=operator, c=constant: f(a, c), draw(2, 3))
+        op(covers, f"{note} left", lambda b, f=covers, c=constant: f(here(c), b), draw(2, 3))
+        op(covers, f"{note} right", lambda a, f=covers, c=constant: f(a, here(c)), draw(3))
+        op(
+            covers,
+            f"operator, {note} left",
+            lambda b, f=operator, c=constant: f(here(c), b),
+            draw(3),
+        )
+        op(
+            covers,
+            f"operator, {note} right",
+            lambda a, f=operator, c=constant: f(a, here(c)),
+            draw(2, 3),
+        )
     op(covers, "operator", operator, draw(2, 3), draw(3))
     op(covers, "0-d", tripled(covers), draw(), draw())
     op(covers, "0-d and number", tripled(lambda a, f=covers: f(a, 1.5)), draw())
@@ -230,13 +243,13 @@ for note, constant in CONSTANTS.items():
     op(
         elementwise.where,
         f"{note} 2",
-        lambda b, c=constant: elementwise.where(FLAGS, c, b),
+        lambda b, c=constant: elementwise.where(here(FLAGS), here(c), b),
         normal(3),
     )
     op(
         elementwise.where,
         f"{note} 3",
-        lambda a, c=constant: elementwise.where(FLAGS, a, c),
+        lambda a, c=constant: elementwise.where(here(FLAGS), a, here(c)),
         normal(3),
     )
 op(
@@ -248,7 +261,12 @@ op(
 )
 op(elementwise.where, "0-d", tripled(elementwise.where), flags(), normal(), normal())
 op(elementwise.where, "empty", elementwise.where, flags(0, 3), normal(0, 3), normal(3))
-op(elementwise.where, "same on both sides", lambda a: elementwise.where(FLAGS, a, a), normal(2, 3))
+op(
+    elementwise.where,
+    "same on both sides",
+    lambda a: elementwise.where(here(FLAGS), a, a),
+    normal(2, 3),
+)
 
 op(elementwise.negative, "operator", lambda x: -x, normal(3))
 op(elementwise.abs, "operator", abs, normal(3))
@@ -257,8 +275,8 @@ for exponent in (0, 1, 2, 3, -1, -2):
     op(elementwise.power, f"0-d ** {exponent}", tripled(lambda x, n=exponent: x**n), positive())
 for exponent in (0, 1, 2.0, 3):
     op(elementwise.power, f"0 ** {exponent}", lambda x, n=exponent: x**n, fixed([0.0, 0.5, -1.0]))
-op(elementwise.power, "0 ** array", lambda x: x ** np.array([0.0, 1.0, 2.0]), fixed([0.0] * 3))
-op(elementwise.power, "array ** tensor", lambda x: np.array([0.0, 2.0]) ** x, positive(3, 2))
+op(elementwise.power, "0 ** array", lambda x: x ** here(np.arange(3.0)), fixed([0.0] * 3))
+op(elementwise.power, "array ** tensor", lambda x: here(np.array([0.0, 2.0])) ** x, positive(3, 2))
 
 # -- shapes ------------------------------------------------------------------------------------
 
@@ -329,9 +347,9 @@ INDICES = {
     "tensor in a tuple": (slice(None), Tensor([0, 0])),
 }
 for note, index in INDICES.items():
-    op(shapes.getitem, note, lambda x, i=index: x[i], normal(4, 3, 2))
+    op(shapes.getitem, note, lambda x, i=index: x[here(i)], normal(4, 3, 2))
 op(shapes.getitem, "0-d result", tripled(lambda x: x[1]), normal(3))
-op(shapes.getitem, "0-d result of an array", tripled(lambda x: x[np.array(1)]), normal(3))
+op(shapes.getitem, "0-d result of an array", tripled(lambda x: x[here(np.array(1))]), normal(3))
 op(shapes.getitem, "0-d to 1-d", lambda x: (x[None] * 2.0)[0] * 3.0, normal())
 op(shapes.getitem, "0-d to 0-d", tripled(lambda x: x[()]), normal())
 op(shapes.getitem, "empty", lambda x: x[:, 1], normal(0, 3))
@@ -356,7 +374,12 @@ op(shapes.concatenate, "three", joined(shapes.concatenate), normal(1), normal(2)
 op(shapes.concatenate, "empty part", joined(shapes.concatenate), normal(0, 2), normal(2, 2))
 op(shapes.concatenate, "all empty", joined(shapes.concatenate), normal(0, 2), normal(0, 2))
 op(shapes.concatenate, "itself", lambda x: shapes.concatenate([x, x * 2.0, x]), normal(2))
-op(shapes.concatenate, "array", lambda x: shapes.concatenate([x, np.ones((1, 2))]), normal(2, 2))
+op(
+    shapes.concatenate,
+    "array",
+    lambda x: shapes.concatenate([x, here(np.ones((1, 2)))]),
+    normal(2, 2),
+)
 op(shapes.stack, "first", joined(shapes.stack), normal(2, 3), normal(2, 3))
 op(shapes.stack, "second", joined(shapes.stack, axis=1), normal(2, 3), normal(2, 3))
 op(shapes.stack, "last", joined(shapes.stack, axis=-1), normal(2, 3), normal(2, 3), normal(2, 3))
@@ -396,8 +419,8 @@ for p, q in [
     op(products.matmul, f"{p} {q}", products.matmul, normal(*p), normal(*q))
 op(products.matmul, "operator", lambda a, b: a @ b, normal(2, 3), normal(3, 2))
 op(products.matmul, "0-d result", tripled(products.matmul), normal(3), normal(3))
-op(products.matmul, "array left", lambda b: np.ones((2, 3)) @ b, normal(3, 2))
-op(products.matmul, "array right", lambda a: a @ np.ones(3), normal(2, 3))
+op(products.matmul, "array left", lambda b: here(np.ones((2, 3))) @ b, normal(3, 2))
+op(products.matmul, "array right", lambda a: a @ here(np.ones(3)), normal(2, 3))
 op(products.matmul, "with itself", lambda a: a @ a.transpose(), normal(2, 3))
 op(products.matmul, "strided", lambda a, b: a[:, ::2] @ b[::-1], normal(2, 6), normal(3, 2))
 op(products.dense, "rows", products.dense, normal(2, 3), normal(3, 4), normal(4))
@@ -432,7 +455,7 @@ op(
 op(
     products.dense,
     "relu, constant input",
-    lambda w, b: products.dense(Tensor(np.ones((2, 3), dtype=w.dtype)), w, b, relu=True),
+    lambda w, b: products.dense(here(Tensor(np.ones((2, 3), w.dtype))), w, b, relu=True),
     normal(3, 2),
     normal(2),
 )
@@ -510,7 +533,9 @@ UNEVEN = SOFT * np.array([[0.5], [1.0], [2.0], [0.0]])  # rows that do not add u
 
 def against(loss, labels, smoothing):
     """The loss of its outputs against labels, which are brought to the outputs' dtype if rows."""
-    return lambda x: loss(x, labels if labels.ndim == 1 else labels.astype(x.dtype), smoothing)
+    return lambda x: loss(
+        x, here(labels if labels.ndim == 1 else labels.astype(x.dtype)), smoothing
+    )
 
 
 for smoothing in (0.0, 0.1, 1.0):
@@ -530,20 +555,20 @@ for smoothing in (0.0, 0.1, 1.0):
 op(
     probability.sigmoid_cross_entropy,
     "plain",
-    lambda x: probability.sigmoid_cross_entropy(x, SOFT.astype(x.dtype)),
+    lambda x: probability.sigmoid_cross_entropy(x, here(SOFT.astype(x.dtype))),
     normal(4, 3),
 )
 op(
     probability.sigmoid_cross_entropy,
     "0-d",
-    tripled(lambda x: probability.sigmoid_cross_entropy(x, np.ones((), x.dtype))),
+    tripled(lambda x: probability.sigmoid_cross_entropy(x, here(np.ones((), x.dtype)))),
     normal(),
 )
 
 op(
     probability.binary_cross_entropy_of_probabilities,
     "plain",
-    lambda x: probability.binary_cross_entropy_of_probabilities(x, SOFT.astype(x.dtype)),
+    lambda x: probability.binary_cross_entropy_of_probabilities(x, here(SOFT.astype(x.dtype))),
     unit(4, 3),
 )
 
@@ -625,13 +650,13 @@ op(
 op(
     images.conv2d,
     "constant images",
-    lambda w: images.conv2d(np.ones((2, 3, 4, 2), dtype=w.dtype), w),
+    lambda w: images.conv2d(here(np.ones((2, 3, 4, 2), dtype=w.dtype)), w),
     FILTERS,
 )
 op(
     images.conv2d,
     "constant filters",
-    lambda x: images.conv2d(x, np.arange(8, dtype=x.dtype).reshape(2, 2, 1, 2)),
+    lambda x: images.conv2d(x, here(np.arange(8, dtype=x.dtype).reshape(2, 2, 1, 2))),
     normal(2, 3, 3, 1),
 )
 op(
@@ -697,21 +722,25 @@ op(
 op(
     images.conv2d,
     "relu and pool, constant images",
-    lambda w, b: RELU_AND_POOL(np.cos(np.arange(24, dtype=w.dtype)).reshape(1, 3, 4, 2), w, b),
+    lambda w, b: RELU_AND_POOL(
+        here(np.cos(np.arange(24, dtype=w.dtype)).reshape(1, 3, 4, 2)), w, b
+    ),
     FILTERS,
     normal(2),
 )
 op(
     images.conv2d,
     "relu and pool, constant filters",
-    lambda x: RELU_AND_POOL(x, np.arange(8, dtype=x.dtype).reshape(2, 2, 1, 2) - 3),
+    lambda x: RELU_AND_POOL(x, here(np.arange(8, dtype=x.dtype).reshape(2, 2, 1, 2) - 3)),
     normal(2, 4, 3, 1),
 )
 op(
     images.conv2d,
     "relu and pool, bias alone",
     lambda b: RELU_AND_POOL(
-        np.arange(12, dtype=b.dtype).reshape(1, 3, 4, 1), np.ones((2, 2, 1, 2), b.dtype), b
+        here(np.arange(12, dtype=b.dtype).reshape(1, 3, 4, 1)),
+        here(np.ones((2, 2, 1, 2), b.dtype)),
+        b,
     ),
     normal(2),
 )
@@ -770,7 +799,7 @@ for function in (images.max_pool, images.avg_pool):
 
 def with_statistics(x, gamma, beta):
     given = np.array([0.3, -0.2], dtype=x.dtype), np.array([0.5, 1.5], dtype=x.dtype)
-    return normalization.batch_norm(x, gamma, beta, 1e-3, given)[0]
+    return normalization.batch_norm(x, gamma, beta, 1e-3, here(given))[0]
 
 
 def with_batch(x, gamma, beta):
@@ -991,7 +1020,7 @@ op(
 op(
     losses.cross_entropy,
     "of softmax",
-    lambda x: losses.cross_entropy(x.softmax(), LABELS, from_logits=False),
+    lambda x: losses.cross_entropy(x.softmax(), here(LABELS), from_logits=False),
     normal(4, 3),
 )
 for reduction in losses.REDUCTIONS:

@@ -330,7 +330,7 @@ def test_targets_are_never_broadcast(loss, outputs, targets):
 
 @pytest.mark.parametrize("labels", [[0.0, 1.5], [-0.5, 1.0], [0, 2]])
 def test_binary_labels_out_of_range_are_refused(labels):
-    with pytest.raises(ValueError, match="labels between 0 and 1, got values from"):
+    with pytest.raises(ValueError, match="probabilities from 0 to 1 as labels, got numbers from"):
         binary_cross_entropy(np.zeros(2, np.float32), labels)
 
 
@@ -348,7 +348,7 @@ def test_labels_that_are_no_probabilities_are_refused(wrong):
     labels = np.array([[0.5, 0.5], [wrong, 0.5]], np.float32)
     with pytest.raises(ValueError, match="expected probabilities from 0 to 1 as labels"):
         cross_entropy(np.zeros((2, 2), np.float32), labels)
-    with pytest.raises(ValueError, match="labels between 0 and 1"):
+    with pytest.raises(ValueError, match="expected probabilities from 0 to 1 as labels"):
         binary_cross_entropy(np.zeros((2, 2), np.float32), labels)
 
 

@@ -1119,7 +1119,7 @@ def test_targets_are_not_broadcast(loss, label, shape):
 
 @pytest.mark.parametrize("labels", [[0.0, 1.5], [-1, 1], [0, 2]])
 def test_binary_labels_lie_between_0_and_1(labels):
-    with pytest.raises(ValueError, match="labels between 0 and 1, got values from"):
+    with pytest.raises(ValueError, match="probabilities from 0 to 1 as labels, got numbers from"):
         losses.binary_cross_entropy([0.5, 0.5], labels)
 
 

@@ -6,6 +6,7 @@ which thread makes a batch, or when: one seed gives one sequence of batches.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any, TypeAlias
@@ -106,6 +107,23 @@ class DataLoader:
         """
         return Pass(self, like, state)
 
+    def on_device_of(self, like: Array) -> DataLoader:
+        """The same over copies of the data on the device of an array, if they fit there.
+
+        They do if they take no more than half of the memory that is free. Otherwise, and where
+        there is nothing to copy, the loader itself; each batch is then copied when it is its turn.
+        """
+        there = backend.of(like)
+        arrays = [self.x] if self.y is None else [self.x, self.y]
+        away = [array for array in arrays if backend.of(array) is not there]
+        size = sum(array.nbytes for array in away)
+        if there is backend.CPU or not away or size > there.free_memory() / 2:
+            return self
+        moved = copy.copy(self)
+        moved.x = there.asarray(self.x)
+        moved.y = None if self.y is None else there.asarray(self.y)
+        return moved
+
 
 class Pass:
     """The batches of one pass over a data set, by number or in turn.
@@ -130,6 +148,9 @@ class Pass:
                 self._order is None or np.array_equal(np.sort(self._order), samples)
             ):
                 raise ValueError(f"that pass was not over {len(samples)} samples in such an order")
+        # Where the inputs are: the order goes there once, instead of a part of it for each batch.
+        self._there = backend.of(loader.x)
+        self._places = None if self._order is None else self._there.asarray(self._order)
         here = backend.of(loader.x if like is None else like)
         size = loader.x.nbytes // len(loader.x) * loader.batch_size
         self._may_prepare = here is backend.CPU and (size >= LARGE or bool(loader.transform))
@@ -162,11 +183,11 @@ class Pass:
 
     def _cut(self, array: Array, number: int) -> Array:
         batch = self._extent(number)
-        if self._order is None:
+        if self._places is None:
             # A copy if a transform will see it, which might write to it.
             some = array[batch].copy() if self._loader.transform else array[batch]
         else:
-            some = array.take(backend.of(array).asarray(self._order[batch]), 0)
+            some = array.take(backend.of(array).asarray(self._places[batch]), 0)
         return some if self._like is None else backend.of(self._like).asarray(some)
 
     def _extent(self, number: int) -> slice:

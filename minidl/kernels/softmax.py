@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from minidl.backend import Array, array_module
+from minidl.backend import CPU, Array, array_module, of
 
 
 def sigmoid(x: Array) -> Array:
@@ -80,10 +80,16 @@ def cross_entropy(log_probabilities: Array, labels: Array, smoothing: float) -> 
         labels: class numbers (N,), integers from 0 to C - 1, or probabilities (N, C).
         smoothing: the share of each target that is spread evenly over all classes [1].
 
+    On a GPU the loss is nan where a label is no class number; on the CPU there must be none.
+
     [1] C. Szegedy et al.: Rethinking the Inception architecture for computer vision, 2016, ch. 7.
     """
     if labels.ndim == 1:
         loss = -pick(log_probabilities, labels)
+        backend = of(loss)
+        if backend is not CPU:  # which takes any number for one of the classes
+            legal = labels.view(f"u{labels.itemsize}") < log_probabilities.shape[1]
+            loss = backend.xp.where(legal, loss, backend.xp.nan)
     else:
         loss = -(labels * log_probabilities).sum(axis=1)
     if smoothing:

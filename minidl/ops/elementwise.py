@@ -176,7 +176,8 @@ def where(condition: TensorLike, a: TensorLike, b: TensorLike) -> Tensor:
 
     Raises TypeError if the condition is not boolean.
     """
-    chosen = tensor(condition).data
+    beside = next((t for t in (a, b) if isinstance(t, Tensor)), None)
+    chosen = tensor(condition, beside).data
     if chosen.dtype != bool:
         raise TypeError(f"where() expects a boolean condition, got {chosen.dtype}")
     p, q = operands(a, b)

@@ -22,7 +22,7 @@ def tensor(value: TensorLike, beside: Tensor | None = None) -> Tensor:
     if isinstance(value, Tensor):
         return value
     made = Tensor(value)
-    if beside is not None and isinstance(value, (list, tuple)):
+    if beside is not None and isinstance(value, (list, tuple, numbers.Real)):
         made = made.to(beside.device)
     return made
 

@@ -307,17 +307,31 @@ def clip_grad_norm(params: Iterable[Tensor], max_norm: float) -> float:
         ValueError: if max_norm is not positive.
         TypeError: for a tensor in the place of a list of them.
     """
+    return float(scale_to_norm(params, max_norm))
+
+
+def scale_to_norm(params: Iterable[Tensor], max_norm: float) -> float | Array:
+    """As `clip_grad_norm`, but a norm on a GPU stays there, (), so that nobody waits for it."""
     if not max_norm > 0:
         raise ValueError(f"max_norm must be positive, got {max_norm}")
     grads = [param.grad for param in _several(params) if param.grad is not None]
+    if not grads:
+        return 0.0
     flat = [grad.reshape(-1) for grad in grads]
-    # Added up in float64, and on the device: one number leaves it.
-    norm = math.sqrt(float(sum((grad @ grad).astype(np.float64) for grad in flat)))
-    scale = max_norm / (norm + 1e-6)
-    if scale < 1:
-        for grad in grads:
-            grad *= scale
-    return norm
+    squares = sum((grad @ grad).astype(np.float64) for grad in flat)
+    here = backend.of(grads[0])
+    if here is backend.CPU:
+        norm = math.sqrt(squares)
+        scale = max_norm / (norm + 1e-6)
+        if scale < 1:
+            for grad in grads:
+                grad *= scale
+        return norm
+    on_device = here.xp.sqrt(squares)
+    share = here.xp.minimum(max_norm / (on_device + 1e-6), 1.0)
+    for grad in grads:
+        grad *= share.astype(grad.dtype)
+    return on_device
 
 
 def _several(params: Iterable[Tensor]) -> list[Tensor]:

@@ -14,7 +14,7 @@ import numpy as np
 from minidl.anomaly import NonFiniteError, describe, detect_anomaly, is_finite
 from minidl.backend import Array
 from minidl.layers import Module
-from minidl.tensor import Tensor
+from minidl.tensor import Tensor, no_grad
 from minidl.training.means import Measure
 
 SMALLER_STEPS = "a smaller learning rate, or clip_norm, may help"
@@ -88,6 +88,20 @@ def in_batch(x: Tensor, y: Tensor, samples: Array | None) -> str | None:
                 f"the {name} of {sample} hold nan or infinity; leave such samples out, or replace "
                 "the numbers, see numpy.isfinite and numpy.nan_to_num"
             )
+    return None
+
+
+def in_labels(model: Module, loss: Measure, x: Tensor, y: Tensor) -> str | None:
+    """What the loss says of labels where it looks at them, on the CPU; None if it takes them.
+
+    On a GPU it does not look, because that would wait for the device in every step.
+    """
+    with no_grad(), model.mode(training=False):
+        outputs = model(x).to("cpu")
+        try:
+            loss(outputs, y.to("cpu"))
+        except (ValueError, TypeError) as error:
+            return str(error)
     return None
 
 

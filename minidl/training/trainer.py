@@ -19,7 +19,8 @@ from minidl.backend import Array, Generator, default_generator
 from minidl.data.loader import DataLoader, Pass, Transformation
 from minidl.layers import Buffer, Module
 from minidl.losses import cross_entropy
-from minidl.optim import Optimizer, clip_grad_norm
+from minidl.optim import Optimizer
+from minidl.optim.optimizers import scale_to_norm
 from minidl.tensor import Tensor, no_grad
 from minidl.training import divergence
 from minidl.training.callbacks import Callback, CallbackList, EpochFunction
@@ -158,6 +159,8 @@ class Trainer:
         validation = None if validation_data is None else _validation_data(validation_data)
         if epochs < 1:
             raise ValueError(f"epochs must be at least 1, got {epochs}")
+        loader = loader.on_device_of(self._like)
+        validation = None if validation is None else validation.on_device_of(self._like)
         told = CallbackList(callbacks or ())
         path = resume if checkpoint is None else checkpoint
         with (
@@ -212,15 +215,29 @@ class Trainer:
         buffers = self._buffers()
         for inputs, labels in batches:
             means.add(*self._learn(inputs, labels, buffers, batches), labels)
-            _check_losses(means, batches)
+            self._check_losses(means, batches)
             shown.advance(means.values)
             told.on_batch_end(self)
             checkpoints.after_step(epoch)
         measures = means.values()
-        _check_losses(means, batches)
+        self._check_losses(means, batches)
         if spoilt := divergence.in_weights(self.model):
             raise NonFiniteError(spoilt)
         return measures
+
+    def _check_losses(self, means: Means, batches: Pass) -> None:
+        """Raise NonFiniteError if one of the losses that have been fetched is nan or infinite."""
+        number = means.not_finite
+        if number is None:
+            return
+        x, y = batches.inputs(number), batches.labels(number)
+        found = divergence.in_batch(x, y, batches.samples(number))
+        found = found or divergence.in_labels(self.model, self.loss, x, y)
+        raise NonFiniteError(
+            f"the loss of step {number + 1} was nan or infinite; "
+            + (found or "detect_anomaly() around a training from the start finds where it began")
+            + "; the weights have been changed since"
+        )
 
     def train_step(self, x: Tensor, y: Tensor) -> dict[str, Tensor]:
         """One step on one batch: loss, gradients, update.
@@ -269,7 +286,7 @@ class Trainer:
             self.optimizer.zero_grad()
             raise
         if self.clip_norm is not None:
-            clip_grad_norm(self.optimizer.params, self.clip_norm)
+            scale_to_norm(self.optimizer.params, self.clip_norm)
         self.optimizer.step()
         return loss, outputs
 
@@ -307,7 +324,12 @@ class Trainer:
             for number, out in enumerate(outputs):
                 labels = batches.labels(number)
                 means.add(self.loss(out, labels), out, labels)
-        return means.values()
+            measures = means.values()
+            if (wrong := means.not_finite) is not None:
+                x, y = batches.inputs(wrong), batches.labels(wrong)
+                if found := divergence.in_labels(self.model, self.loss, x, y):
+                    raise ValueError(found)
+        return measures
 
     @explains_failures
     def predict(self, x: Any, batch_size: int | None = None) -> Array:
@@ -401,21 +423,6 @@ def _last_saved(told: CallbackList, path: str | os.PathLike[str] | None) -> str:
     if not saved:
         return "no checkpoint was written"
     return f"the last checkpoint is {', '.join(saved)}"
-
-
-def _check_losses(means: Means, batches: Pass) -> None:
-    """Raise NonFiniteError if one of the losses that have been fetched is nan or infinite."""
-    number = means.not_finite
-    if number is None:
-        return
-    found = divergence.in_batch(
-        batches.inputs(number), batches.labels(number), batches.samples(number)
-    )
-    raise NonFiniteError(
-        f"the loss of step {number + 1} was nan or infinite; "
-        + (found or "detect_anomaly() around a training from the start finds where it began")
-        + "; the weights have been changed since"
-    )
 
 
 def _check_labels(loader: DataLoader, name: str) -> None:
