@@ -22,8 +22,14 @@ def device(monkeypatch):
     monkeypatch.setitem(sys.modules, "cupy", stand_in)
     monkeypatch.setattr(backend, "_by_array_type", {np.ndarray: backend.CPU})
     before = backend.default_generator._streams
-    yield "gpu"
+    yield minidl.find_device("gpu")
     backend.default_generator._streams = {k: v for k, v in before.items() if k == "cpu"}
+
+
+@pytest.fixture(params=["cpu", "gpu"])
+def place(request):
+    """The name of each device in turn."""
+    return request.param if request.param == "cpu" else request.getfixturevalue("device")
 
 
 @pytest.fixture(autouse=True)

@@ -387,3 +387,23 @@ def test_a_call_of_numpy_on_what_is_on_the_device_is_caught(monkeypatch):
     monkeypatch.setattr("minidl.ops.elementwise.array_module", lambda _: np)
     with pytest.raises(TypeError, match=r"numpy\.exp on an array of the stand-in"):
         minidl.exp(on_gpu(3))
+
+
+@pytest.mark.parametrize("make", OPTIMIZERS)
+def test_training_on_the_device_goes_on_from_a_checkpoint_to_the_last_bit(tmp_path, make):
+    path = tmp_path / "training.safetensors"
+    x, y = pictures()
+
+    def train(epochs, **options):
+        trained = model().to("gpu")
+        trainer = minidl.Trainer(trained, minidl.cross_entropy, make(trained.parameters()))
+        trainer.fit(x, y, epochs, 16, verbose=0, **options)
+        return trainer
+
+    whole = train(3)
+    train(1, checkpoint=path)
+    parts = train(3, resume=path)
+    assert parts.history.history == whole.history.history
+    assert all(parameter.device == "gpu" for parameter in parts.model.parameters())
+    for name, array in parts.model.state_dict().items():
+        np.testing.assert_array_equal(array, whole.model.state_dict()[name])

@@ -199,9 +199,8 @@ def test_an_error_of_a_transform_reaches_the_loop():
         list(DataLoader(*numbered(4), 2, transform=broken))
 
 
-def test_batches_come_to_the_device_before_they_are_transformed(monkeypatch):
-    monkeypatch.setitem(sys.modules, "cupy", stand_in)
-    monkeypatch.setattr(minidl.backend, "_by_array_type", {np.ndarray: minidl.backend.CPU})
+@pytest.mark.usefixtures("device")
+def test_batches_come_to_the_device_before_they_are_transformed():
     like = Tensor(np.zeros(1, np.float32)).to("gpu").data
     seen = []
 
@@ -279,9 +278,8 @@ def test_large_batches_and_transformed_ones_are_made_ready_ahead(monkeypatch):
     assert makers_of_batches(monkeypatch, small, noise) == [False, True, True]
 
 
+@pytest.mark.usefixtures("device")
 def test_batches_for_a_device_are_made_in_turn(monkeypatch):
-    monkeypatch.setitem(sys.modules, "cupy", stand_in)
-    monkeypatch.setattr(minidl.backend, "_by_array_type", {np.ndarray: minidl.backend.CPU})
     like = Tensor(np.zeros(1, np.float32)).to("gpu").data
     samples = np.zeros((6, 9), np.float32)
     made = makers_of_batches(monkeypatch, samples, lambda images, _: images, like)
@@ -463,9 +461,8 @@ def test_labels_that_are_not_known_make_a_class_and_other_shapes_are_refused():
         train_validation_split(x, np.zeros(shape), stratify=False)
 
 
-def test_a_split_takes_tensors_and_stays_on_their_device(monkeypatch):
-    monkeypatch.setitem(sys.modules, "cupy", stand_in)
-    monkeypatch.setattr(minidl.backend, "_by_array_type", {np.ndarray: minidl.backend.CPU})
+@pytest.mark.usefixtures("device")
+def test_a_split_takes_tensors_and_stays_on_their_device():
     x, y = numbered(20)
     expected = train_validation_split(x, y, generator=Generator(0))
     there = Tensor(x).to("gpu"), Tensor(y).to("gpu")

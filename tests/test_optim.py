@@ -25,6 +25,7 @@ from minidl import (
     StepDecay,
     Tensor,
     WarmUp,
+    backend,
     clip_grad_norm,
 )
 
@@ -56,18 +57,24 @@ def parameter(values, gradient=None, dtype=np.float32):
     return param
 
 
+def parameters_at(place, dtype):
+    """The parameters of `cases` on a device."""
+    there = backend.named(place)
+    return [Parameter(there.asarray(array)) for array in cases.parameters(dtype)]
+
+
 def run(optimizer, dtype, max_norm=None):
     """The watched elements after each recorded step, and the norms before each."""
     rows, norms = [], []
     for step in range(cases.STEPS):
         gradients = cases.gradients(step, dtype)
         for param, gradient in zip(optimizer.params, gradients, strict=True):
-            param.grad = gradient
+            param.grad = None if gradient is None else backend.of(param.data).asarray(gradient)
         if max_norm is not None:
             norms.append(clip_grad_norm(optimizer.params, max_norm))
         optimizer.step()
         if step in cases.RECORDED:
-            rows.append(cases.watched([param.data for param in optimizer.params]))
+            rows.append(cases.watched([param.numpy() for param in optimizer.params]))
     return np.array(rows), norms
 
 
@@ -76,9 +83,9 @@ def run(optimizer, dtype, max_norm=None):
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("name", cases.OPTIMIZERS)
-def test_twenty_steps_are_those_of_pytorch(name, dtype):
+def test_twenty_steps_are_those_of_pytorch(name, dtype, place):
     kind, arguments = cases.OPTIMIZERS[name]
-    params = [Parameter(array) for array in cases.parameters(dtype)]
+    params = parameters_at(place, dtype)
     rows, _ = run(getattr(minidl, kind)(params, **arguments), dtype)
     expected = cases.computed()[f"optimizer/{name}/{dtype}"]
     assert rows.dtype == expected.dtype == dtype
@@ -87,9 +94,9 @@ def test_twenty_steps_are_those_of_pytorch(name, dtype):
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("name", cases.CLIPPED)
-def test_steps_with_clipped_gradients_are_those_of_pytorch(name, dtype):
+def test_steps_with_clipped_gradients_are_those_of_pytorch(name, dtype, place):
     kind, arguments, max_norm = cases.CLIPPED[name]
-    params = [Parameter(array) for array in cases.parameters(dtype)]
+    params = parameters_at(place, dtype)
     rows, norms = run(getattr(minidl, kind)(params, **arguments), dtype, max_norm)
     expected = cases.computed()[f"optimizer/{name}/{dtype}"]
     # the sum of 40,022 squares: as many roundings, as often up as down, sqrt(40,022) = 200

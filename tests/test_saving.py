@@ -10,13 +10,11 @@ import inspect
 import json
 import re
 import struct
-import sys
 import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-import stand_in
 from generated import generated
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -278,9 +276,8 @@ def test_nothing_is_drawn_from_a_generator(tmp_path):
     assert str(after) == str(before)
 
 
-def test_a_model_of_the_device_is_saved_and_loaded_on_the_cpu(tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "cupy", stand_in)
-    monkeypatch.setattr(backend, "_by_array_type", {np.ndarray: backend.CPU})
+@pytest.mark.usefixtures("device")
+def test_a_model_of_the_device_is_saved_and_loaded_on_the_cpu(tmp_path):
     model = trained()
     expected = model.state_dict()
     other = saved(model.to("gpu"), tmp_path / "model")
