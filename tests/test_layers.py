@@ -418,7 +418,11 @@ def test_pooling_windows_out_of_range_are_refused_by_name(make, value):
 
 
 @pytest.mark.parametrize(
-    "padding", ["SAME", "full", "", -1, 1.5, None, (1,), (1, 2, 3), (1, -1), ((1, 2), (3,)), "va"]
+    "padding",
+    [
+        *("SAME", "full", "", "va", -1, 1.5, None, (1,), (1, 2, 3), (1, -1), (-1, 1)),
+        *(((1, 2), (3,)), ((-1, 2), (0, 0)), ((1, -2), (0, 0)), ((0, 0), (-1, 2))),
+    ],
 )
 @pytest.mark.parametrize("make", [lambda p: Conv2D(2, 3, padding=p), lambda p: MaxPool(padding=p)])
 def test_unknown_paddings_are_refused_with_the_known_ones(make, padding):

@@ -97,6 +97,22 @@ def test_results_can_be_pickled():
     assert_array_equal(pickle.loads(pickle.dumps(array)), array)
 
 
+def test_memory_from_128_kib_on_is_kept():
+    assert memory.owns(lend(2**17, dtype=np.uint8))
+    kept = [type(lend(size, dtype=np.uint8).base) for size in (2**17 - 1, 2**17)]
+    assert kept == [type(None), memory._Loan]
+
+
+def test_256_mib_may_lie_idle():
+    memory.give_back()
+    for count, kept in ((2, 2), (3, 0)):
+        arrays = [lend(2**27, dtype=np.uint8) for _ in range(count)]
+        del arrays
+        lend(2**18, dtype=np.uint8)  # of a size that is not there
+        assert len(memory._idle[2**27]) == kept
+    memory.give_back()
+
+
 def test_no_more_lies_idle_than_is_said(monkeypatch):
     monkeypatch.setattr(memory, "MOST_KEPT", 1 << 22)
     tracemalloc.start()

@@ -662,6 +662,12 @@ def test_concatenate_and_stack_values(dtype, data):
     agree(shapes.stack(tensors, axis), np.stack(parts, axis), dtype)
 
 
+def test_what_is_joined_is_joined_along_the_first_axis_unless_told_otherwise():
+    parts = [np.ones((3, 4)), np.ones((3, 4))]
+    assert shapes.concatenate(parts).shape == (6, 4)
+    assert shapes.stack(parts).shape == (2, 3, 4)
+
+
 @pytest.mark.parametrize("function", [shapes.concatenate, shapes.stack], ids=name)
 def test_joining_nothing_is_refused(function):
     with pytest.raises(ValueError, match=re.escape(f"{function.__name__}() needs at least one")):

@@ -714,6 +714,11 @@ def test_schedules_refuse_numbers_out_of_range(make):
         make()
 
 
+def test_an_optimizer_without_an_update_is_none():
+    with pytest.raises(TypeError, match="abstract"):
+        Optimizer([parameter([1.0])], 0.1)
+
+
 def test_optimizers_refuse_a_parameter_they_cannot_write_to():
     array = np.ones(3)
     array.flags.writeable = False
