@@ -16,9 +16,28 @@ hypothesis.settings.register_profile(
 )
 
 
+def pytest_addoption(parser):
+    parser.addoption(
+        "--device",
+        choices=["stand-in", "gpu"],
+        default="stand-in",
+        help="what tests of a device other than the CPU run on",
+    )
+
+
 @pytest.fixture
-def device(monkeypatch):
-    """The name of a device other than the CPU: the stand-in, which `import cupy` finds."""
+def device(request):
+    """The name of a device other than the CPU: the stand-in, or with --device gpu a real one."""
+    if request.config.getoption("--device") == "gpu":
+        return minidl.find_device("gpu")
+    return request.getfixturevalue("stand_in_device")
+
+
+@pytest.fixture
+def stand_in_device(request, monkeypatch):
+    """The name of the stand-in device, which `import cupy` finds. Skips with --device gpu."""
+    if request.config.getoption("--device") == "gpu":
+        pytest.skip("asks what only the stand-in can tell")
     monkeypatch.setitem(sys.modules, "cupy", stand_in)
     monkeypatch.setattr(backend, "_by_array_type", {np.ndarray: backend.CPU})
     before = backend.default_generator._streams

@@ -1,16 +1,14 @@
 """What a model takes images for: one image or many, with names or without, on every device."""
 
-import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-import stand_in
 from numpy.testing import assert_allclose, assert_array_equal
 from reference import numbers
 
 import minidl
-from minidl import Conv2D, Dense, Dropout, Flatten, Sequential, Softmax, Tensor, backend, classify
+from minidl import Conv2D, Dense, Dropout, Flatten, Sequential, Softmax, Tensor, classify
 from minidl.layers.activation import ACTIVATIONS
 from minidl.training.outputs import ends_in_softmax
 
@@ -180,9 +178,8 @@ def test_a_model_without_parameters_computes_in_float32():
     assert_allclose(prediction.confidence, 1 / (1 + np.exp(-2)), rtol=1e-6)
 
 
-def test_a_model_on_the_device_takes_images_from_anywhere(monkeypatch):
-    monkeypatch.setitem(sys.modules, "cupy", stand_in)
-    monkeypatch.setattr(backend, "_by_array_type", {np.ndarray: backend.CPU})
+@pytest.mark.usefixtures("device")
+def test_a_model_on_the_device_takes_images_from_anywhere():
     model, x = small_model(), images(5)
     expected = classify(model, x, NAMES)
     model.to("gpu")

@@ -2,14 +2,12 @@
 
 import math
 import re
-import sys
 
 import numpy as np
 import pytest
-import stand_in
 
 import minidl
-from minidl import NonFiniteError, backend
+from minidl import NonFiniteError
 from minidl.training.means import Means
 
 X = np.random.default_rng(0).random((100, 5), dtype=np.float32)
@@ -21,16 +19,6 @@ def silent():
     """NumPy warns of what these tests are about."""
     with np.errstate(all="ignore"):
         yield
-
-
-@pytest.fixture
-def gpu(monkeypatch):
-    """The stand-in is what `import cupy` finds, and is forgotten afterwards."""
-    monkeypatch.setitem(sys.modules, "cupy", stand_in)
-    monkeypatch.setattr(backend, "_by_array_type", {np.ndarray: backend.CPU})
-    before = backend.default_generator._streams
-    yield "gpu"
-    backend.default_generator._streams = {k: v for k, v in before.items() if k == "cpu"}
 
 
 class Root(minidl.Layer):
@@ -240,12 +228,12 @@ def test_validation_and_predictions_may_be_anything():
 # On a device
 
 
-def test_on_a_device_the_step_is_told_when_its_loss_is_fetched(gpu, monkeypatch):
+def test_on_a_device_the_step_is_told_when_its_loss_is_fetched(device, monkeypatch):
     monkeypatch.setattr(Means, "MOST_BATCHES", 4)
     x = X.copy()
     x[57] = np.nan
     trainer, watch = trainer_of(minidl.BatchNorm()), Watch()
-    trainer.model.to(gpu)
+    trainer.model.to(device)
     with pytest.raises(NonFiniteError) as caught:
         trainer.fit(x, Y, 1, 10, shuffle=False, callbacks=[watch], verbose=0)
     assert str(caught.value).startswith(
@@ -255,9 +243,9 @@ def test_on_a_device_the_step_is_told_when_its_loss_is_fetched(gpu, monkeypatch)
     assert len(watch.states) == 8
 
 
-def test_on_a_device_the_end_of_an_epoch_is_looked_at_too(gpu):
+def test_on_a_device_the_end_of_an_epoch_is_looked_at_too(device):
     trainer = trainer_of(Overflow(7))
-    trainer.model.to(gpu)
+    trainer.model.to(device)
     message = (
         r"epoch 1, step 10 of 10: the loss of step 8 was .*; detect_anomaly\(\) around a train"
     )

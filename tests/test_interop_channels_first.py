@@ -1,17 +1,13 @@
 """Weights where channels come first: what moves where, and what cannot be moved."""
 
-import sys
-
 import numpy as np
 import pytest
-import stand_in
 from generated import SEEDS, generated
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
 import minidl
-from minidl import backend
 from minidl.interop.channels_first import flattened_order, layer_weights
 
 
@@ -119,9 +115,8 @@ def test_what_is_assigned_comes_back_and_fits_in_shape_and_memory():
         assert_array_equal(other.state_dict()[name], values)
 
 
-def test_weights_on_a_device_come_from_there_and_go_there(monkeypatch):
-    monkeypatch.setitem(sys.modules, "cupy", stand_in)
-    monkeypatch.setattr(backend, "_by_array_type", {np.ndarray: backend.CPU})
+@pytest.mark.usefixtures("device")
+def test_weights_on_a_device_come_from_there_and_go_there():
     here, model = weights_of(cnn()), cnn().to("gpu")
     for name, weight in weights_of(model).items():
         values = weight.channels_first()

@@ -2,19 +2,16 @@
 
 import copy
 import re
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
-import stand_in
 from generated import SEEDS, generated
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
 import minidl
-from minidl import backend
 
 torch = pytest.importorskip("torch")
 nn = torch.nn
@@ -483,9 +480,8 @@ def test_what_is_no_model_is_refused_by_its_type(copy_weights):
         copy_weights(model, twin.state_dict())
 
 
-def test_weights_on_a_device_are_copied_through_the_host(monkeypatch):
-    monkeypatch.setitem(sys.modules, "cupy", stand_in)
-    monkeypatch.setattr(backend, "_by_array_type", {np.ndarray: backend.CPU})
+@pytest.mark.usefixtures("device")
+def test_weights_on_a_device_are_copied_through_the_host():
     model, twin, x = small_model(), small_twin(), drawn((3, 4, 4, 1))
     expected = model.eval()(x).numpy()
     minidl.weights_to_pytorch(model.to("gpu"), twin)
