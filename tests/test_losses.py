@@ -10,6 +10,7 @@ from pytorch import cases
 from reference import numbers
 
 from minidl import Tensor, binary_cross_entropy, cross_entropy, mse, softmax
+from minidl.ops import probability
 
 LOGITS = numbers((5, 3), 0) * 4
 LABELS = np.array([0, 2, 1, 2, 0])
@@ -385,3 +386,13 @@ def test_a_probability_that_rounded_to_0_has_a_gradient_that_can_be_scaled():
     loss.backward()
     assert np.isfinite(loss.item())
     assert np.isfinite(logits.grad).all()
+
+
+@pytest.mark.parametrize(
+    "loss", [probability.softmax_cross_entropy, probability.cross_entropy_of_probabilities]
+)
+def test_labels_are_not_smoothed_unless_asked_for(loss):
+    outputs, labels = Tensor(np.full((2, 3), 1 / 3)), np.array([0, 2])
+    assert_array_equal(loss(outputs, labels).data, loss(outputs, labels, 0.0).data)
+    smoothed = loss(Tensor(np.array([[0.1, 0.2, 0.7]] * 2)), labels, 0.3).data
+    assert (smoothed != loss(Tensor(np.array([[0.1, 0.2, 0.7]] * 2)), labels).data).all()

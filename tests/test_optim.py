@@ -574,6 +574,11 @@ def test_warm_up_starts_at_nothing_unless_told_and_reaches_the_whole_rate():
     assert WarmUp(0.5, 4, start=0.5)(0) == 0.25
 
 
+def test_one_cycle_may_begin_and_end_above_its_top():
+    schedule = OneCycle(1.0, 3, rise=0.4, div_factor=0.5, final_div_factor=0.25)
+    assert [schedule(0), schedule(2)] == [2, 8]
+
+
 def test_a_step_decay_divides_by_ten_unless_told_otherwise():
     schedule = StepDecay(1.0, 2)
     assert [schedule(step) for step in (0, 1, 2, 3, 4)] == pytest.approx([1, 1, 0.1, 0.1, 0.01])
