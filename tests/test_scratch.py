@@ -86,10 +86,11 @@ def test_scratch_is_kept_in_small_number_and_size():
     with ExitStack() as stack:
         for size in range(1, 9):
             stack.enter_context(scratch.borrow(CPU, (size,), np.uint8))
-    assert len(scratch._shelf.buffers) == scratch.MOST_KEPT
-    with scratch.borrow(CPU, (scratch.LARGEST_KEPT + 1,), np.uint8):
-        pass
-    assert max(buffer.size for buffer in scratch._shelf.buffers) <= scratch.LARGEST_KEPT
+    assert [buffer.size for buffer in scratch._shelf.buffers] == [3, 4, 5, 6, 7, 8]
+    for size in (64 * 2**20, 64 * 2**20 + 1):
+        with scratch.borrow(CPU, (size,), np.uint8):
+            pass
+    assert [buffer.size for buffer in scratch._shelf.buffers] == [4, 5, 6, 7, 8, 64 * 2**20]
 
 
 def test_threads_do_not_share_scratch():

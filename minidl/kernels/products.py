@@ -16,13 +16,12 @@ from minidl.kernels import memory, scratch
 from minidl.kernels.elementwise import add_and_rectify
 from minidl.kernels.threads import cut, one_blas_thread, pieces_of, share
 
-# Multiplications that are just worth cutting in two, how many of them take the time that reading an
-# element takes, or writing one and passing over it again, and how long a part is at least, for BLAS
-# to run at full speed.
+# Multiplications that are just worth cutting in two, and how many of them take the time that
+# reading an element takes, or writing one and passing over it again. The parts of so much work are
+# long enough for BLAS to run at full speed.
 PIECE_WORK = 14 << 19
 READ_WORK = 16
 WRITE_WORK = 32
-PIECE_LENGTH = 64
 
 # Elements of a part from which on the thread that has computed it adds the bias to it as well.
 LONG_PASS = 1 << 16
@@ -131,5 +130,5 @@ def _plan(rows: int, inner: int, columns: int) -> tuple[int, list[slice]]:
     axis, length = (ROWS, rows) if rows > columns else (COLUMNS, columns)
     if inner >= 2 * length and rows * columns <= MOST_SUMS:
         axis, length = INNER, inner
-    pieces = min(pieces_of(work, PIECE_WORK, 3), length // PIECE_LENGTH)
+    pieces = pieces_of(work, PIECE_WORK, 3)
     return axis, cut(length, pieces) if pieces > 1 else []

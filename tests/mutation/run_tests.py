@@ -31,7 +31,7 @@ HANGING = 40  # seconds, besides three times those that the tests took
 # one of them, never the other way round.
 ROUNDS = (
     "tensor losses optim layers computation_graph memory gradcheck precision",
-    "kernels convolution ops outputs training divergence anomaly failures device callbacks",
+    "kernels convolution pieces ops outputs training divergence anomaly failures device device_table callbacks",
     "gradients threads scratch drift",
     "interop_pytorch saving transforms loader init",
 )
@@ -39,7 +39,7 @@ ROUNDS = (
 # Kernels remember plans, memory and threads: whether a test executes a line depends on the tests
 # before it. So for a line of theirs all of these run.
 STATEFUL = "minidl/kernels/"
-ALWAYS = "kernels convolution outputs memory threads scratch"
+ALWAYS = "kernels convolution pieces outputs memory threads scratch"
 
 
 def files(names: str) -> list[str]:

@@ -1,0 +1,145 @@
+"""How work is cut, and which of two ways is taken: what the benchmarks found, written down.
+
+No result depends on any of it, only speed. So that nobody changes it unawares, the sizes stand here
+at which a decision goes another way; who changes one on purpose measures, and writes the new one.
+"""
+
+import numpy as np
+import pytest
+
+from minidl import backend
+from minidl.backend import CPU
+from minidl.kernels import convolution, elementwise, memory, optimizer, pooling, products, threads
+from minidl.kernels.convolution_plan import Convolution, Plan
+from minidl.kernels.products import COLUMNS, INNER, ROWS
+from minidl.kernels.window import Window, place_window
+
+MOST = 1 << 22
+POOL = Window((2, 2), (2, 2))
+
+
+def smallest(holds):
+    """The smallest number from which on something holds."""
+    low, high = 0, MOST
+    assert holds(high)
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if holds(middle) else (middle, high)
+    return high
+
+
+def where_cut(parts_of):
+    """The smallest sizes that are cut into two, four and eight parts."""
+    return [smallest(lambda size, least=least: parts_of(size) >= least) for least in (2, 4, 8)]
+
+
+@pytest.mark.parametrize(
+    ("inner", "columns", "rows"),
+    [
+        (16, 16, [7164, 57_340, 458_748]),
+        (64, 64, [1015, 8183, 65_527]),
+        (784, 128, [50, 489, 4002]),
+        (1152, 128, [30, 332, 2750]),
+    ],
+)
+def test_where_products_are_cut(inner, columns, rows):
+    assert where_cut(lambda count: len(products._plan(count, inner, columns)[1])) == rows
+
+
+def test_where_wide_and_deep_products_are_cut():
+    assert where_cut(lambda count: len(products._plan(64, 784, count)[1])) == [101, 895, 7241]
+    assert where_cut(lambda count: len(products._plan(64, count, 64)[1])) == [1174, 9536, 76_438]
+
+
+@pytest.mark.parametrize(
+    ("shape", "axis"),
+    [
+        ((100, 199, 100), COLUMNS),
+        ((101, 199, 100), ROWS),
+        ((100, 200, 100), INNER),
+        ((512, 1 << 20, 512), INNER),
+        ((513, 1 << 20, 512), ROWS),
+    ],
+)
+def test_along_which_axis_products_are_cut(shape, axis):
+    assert products._plan(*shape)[0] == axis
+
+
+def counted(monkeypatch, call):
+    """Into how many pieces a kernel cuts its work, of which none is then done."""
+    pieces = []
+    for kernels in (elementwise, pooling, optimizer):
+        monkeypatch.setattr(kernels, "share", lambda _, parts: pieces.append(len(parts)))
+    call()
+    return pieces[0] if pieces else 1
+
+
+@pytest.mark.parametrize(
+    ("kernel", "sizes"),
+    [
+        (lambda x: elementwise.relu(x), [512, 2048, 8192]),
+        (lambda x: elementwise.pass_where(x, x > 0), [512, 2048, 8192]),
+        (lambda x: pooling.max_pool(x, POOL), [768, 3072, 12_288]),
+        (lambda x: pooling.max_pool_gradient(x, x[:, :2, :2], x[:, :2, :2], POOL), None),
+    ],
+    ids=["relu", "pass_where", "max_pool", "max_pool_gradient"],
+)
+def test_where_passes_over_memory_are_cut(monkeypatch, kernel, sizes):
+    def parts_of(size):
+        return counted(monkeypatch, lambda: kernel(np.empty((size, 4, 4, 16), np.float32)))
+
+    for size, parts in zip(sizes or [768, 3072, 12_288], (2, 4, 8), strict=True):
+        assert parts_of(size - 1) == parts // 2
+        assert parts_of(size) == parts
+
+
+def test_where_the_parameters_of_an_optimizer_are_cut():
+    sizes = where_cut(lambda size: len(optimizer._blocks((size,), True)))
+    assert sizes == [131_073, 262_145, 524_289]
+    assert len(optimizer._blocks((1 << 20,), False)) == 1
+
+
+@pytest.mark.parametrize(
+    ("images", "filters", "padding", "pool", "input_gradient", "decided"),
+    [
+        # The convolutions of the benchmarks' models, and some others.
+        ((64, 28, 28, 1), (3, 3, 1, 32), "same", 2, False, (4, 8, True)),
+        ((64, 28, 28, 1), (3, 3, 1, 32), "same", 2, True, (8, 2, True)),
+        ((64, 14, 14, 32), (3, 3, 32, 64), "same", 2, False, (4, 8, False)),
+        ((64, 14, 14, 32), (3, 3, 32, 64), "same", 2, True, (8, 4, False)),
+        ((64, 7, 7, 64), (3, 3, 64, 128), "same", 2, False, (4, 16, False)),
+        ((64, 7, 7, 64), (3, 3, 64, 128), "same", 2, True, (4, 8, False)),
+        ((32, 28, 28, 1), (2, 2, 1, 16), "valid", 2, False, (2, 16, True)),
+        ((32, 28, 28, 1), (2, 2, 1, 16), "valid", 2, True, (4, 8, True)),
+        ((16, 32, 32, 3), (3, 3, 3, 16), "same", 2, False, (2, 8, True)),
+        ((16, 32, 32, 3), (3, 3, 3, 16), "same", 2, True, (4, 2, True)),
+        ((16, 16, 16, 16), (2, 2, 16, 16), "same", 2, True, (1, 16, False)),
+        ((256, 28, 28, 1), (3, 3, 1, 32), "same", 1, False, (8, 8, False)),
+        ((256, 28, 28, 1), (3, 3, 1, 32), "same", 1, True, (8, 3, False)),
+        ((8, 56, 56, 3), (5, 5, 3, 8), "same", 1, False, (4, 2, False)),
+        ((8, 56, 56, 3), (5, 5, 3, 8), "same", 1, True, (4, 1, False)),
+        ((4, 112, 112, 8), (3, 3, 8, 8), "same", 3, False, (4, 1, False)),
+        # Rows of patches just short enough to be covered together, and just not.
+        ((8, 12, 12, 5), (3, 3, 5, 4), "valid", 2, False, (1, 8, True)),
+        ((8, 12, 12, 4), (4, 4, 4, 4), "valid", 2, False, (1, 8, False)),
+        ((8, 12, 12, 1), (3, 3, 1, 4), "valid", (1, 5), False, (1, 8, False)),
+        ((8, 12, 12, 1), (3, 3, 1, 4), "valid", (1, 2), False, (1, 8, True)),
+    ],
+)
+def test_how_convolutions_go_about_a_batch(images, filters, padding, pool, input_gradient, decided):
+    window = place_window(images[1:3], filters[:2], (1, 1), padding, (1, 1))
+    how = Convolution(window, True, pool if isinstance(pool, tuple) else (pool, pool))
+    most = convolution.COLUMN_BYTES["cpu"]
+    plan = Plan(CPU, np.dtype(np.float32), images, filters, how, input_gradient, most)
+    assert (len(plan.pieces), plan.step, plan.covering) == decided
+
+
+def test_work_on_a_device_is_not_cut(device):
+    x = backend.named(device).asarray(np.ones((1 << 16, 64), np.float32))
+    assert threads.parts_of(x, 8) == [slice(0, 1 << 16)]
+
+
+def test_small_results_are_left_to_numpy():
+    for columns, kept in ((127, False), (128, True)):
+        out = products.multiply(np.ones((128, 8)), np.ones((8, columns)))
+        assert (type(out.base) is memory._Loan) == kept
