@@ -29,7 +29,7 @@ from minidl.data import (
     train_validation_split,
 )
 from minidl.gradcheck import GradientError, gradcheck
-from minidl.interop import weights_from_pytorch, weights_to_pytorch
+from minidl.interop import from_dlpack, weights_from_pytorch, weights_to_pytorch
 from minidl.kernels.threads import get_num_threads, set_num_threads
 from minidl.layers import (
     AvgPool,
@@ -196,6 +196,7 @@ __all__ = [
     "fashion_mnist",
     "find_device",
     "flatten",
+    "from_dlpack",
     "get_num_threads",
     "gradcheck",
     "leaky_relu",

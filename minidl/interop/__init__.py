@@ -1,5 +1,6 @@
 """Other formats and libraries, each imported when it is used."""
 
+from minidl.interop.dlpack import from_dlpack
 from minidl.interop.pytorch import weights_from_pytorch, weights_to_pytorch
 
-__all__ = ["weights_from_pytorch", "weights_to_pytorch"]
+__all__ = ["from_dlpack", "weights_from_pytorch", "weights_to_pytorch"]
