@@ -1,4 +1,7 @@
-"""Other formats and libraries, each imported when it is used."""
+"""Other formats and libraries, each imported when it is used.
+
+`scikit_learn` is itself imported only then: its class is made from one of that library.
+"""
 
 from minidl.interop.dlpack import from_dlpack
 from minidl.interop.pytorch import weights_from_pytorch, weights_to_pytorch
