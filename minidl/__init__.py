@@ -3,6 +3,8 @@
 Every public name is here; `README.md` shows how they go together.
 """
 
+from typing import TYPE_CHECKING, Any
+
 from minidl.anomaly import NonFiniteError, detect_anomaly
 from minidl.backend import DeviceError, Generator, find_device, seed
 from minidl.data import (
@@ -29,7 +31,7 @@ from minidl.data import (
     train_validation_split,
 )
 from minidl.gradcheck import GradientError, gradcheck
-from minidl.interop import weights_from_pytorch, weights_to_pytorch
+from minidl.interop import from_dlpack, weights_from_pytorch, weights_to_pytorch
 from minidl.kernels.threads import get_num_threads, set_num_threads
 from minidl.layers import (
     AvgPool,
@@ -118,7 +120,23 @@ from minidl.training import (
     top_k_accuracy,
 )
 
+if TYPE_CHECKING:
+    from minidl.interop.scikit_learn import NeuralNetClassifier as NeuralNetClassifier
+
 __version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> Any:
+    """`NeuralNetClassifier`, the one name that needs a library which may not be installed.
+
+    It is not in `__all__`, so that `from minidl import *` does without scikit-learn.
+    """
+    if name == "NeuralNetClassifier":
+        from minidl.interop.scikit_learn import NeuralNetClassifier
+
+        return NeuralNetClassifier
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
 
 __all__ = [
     "CIFAR10_CLASSES",
@@ -196,6 +214,7 @@ __all__ = [
     "fashion_mnist",
     "find_device",
     "flatten",
+    "from_dlpack",
     "get_num_threads",
     "gradcheck",
     "leaky_relu",

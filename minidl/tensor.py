@@ -242,7 +242,11 @@ class Tensor(_Bound):
         return bool(self.item())
 
     def numpy(self) -> Array:
-        """The values as a NumPy array: the same memory on the CPU, a copy from the GPU."""
+        """The values as a NumPy array: the same memory on the CPU, a copy from the GPU.
+
+        No gradient flows through the array, whether the tensor requires one or not. That holds for
+        what other libraries take, too, by `__array__` and by `__dlpack__`.
+        """
         return backend.of(self.data).to_host(self.data)
 
     def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> Array:
@@ -250,6 +254,14 @@ class Tensor(_Bound):
         if self.device != "cpu":
             raise TypeError("a tensor on the GPU becomes a NumPy array only by .numpy()")
         return np.array(self.data, dtype=dtype, copy=copy)
+
+    def __dlpack__(self, **request: Any) -> Any:
+        """What `from_dlpack` of another library takes: the memory itself, on either device."""
+        return self.data.__dlpack__(**request)
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        """The kind of device and its number, by which that library knows where the memory is."""
+        return self.data.__dlpack_device__()
 
     def detach(self) -> Tensor:
         """The same array as a tensor of its own, which no gradient flows through."""

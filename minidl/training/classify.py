@@ -84,13 +84,16 @@ def classify(
     if not len(array):
         return []
     names = model.class_names if class_names is None else class_names
-    rows = _probabilities(model, array[None] if single else array, batch_size)
+    rows = probabilities(model, array[None] if single else array, batch_size)
     predictions = [_prediction(row, names) for row in rows]
     return predictions[0] if single else predictions
 
 
-def _probabilities(model: Sequential, images: Array, batch_size: int) -> list[Array]:
-    """The probabilities of each image, (C,), on the host."""
+def probabilities(model: Sequential, images: Array, batch_size: int = 256) -> list[Array]:
+    """The probabilities of each image, or sample of any other shape, (C,), on the host.
+
+    Arguments and errors as for `classify`.
+    """
     like = next((p.data for p in model.parameters()), np.empty(0, DEFAULT_FLOAT))
     batches = DataLoader(images, batch_size=batch_size).one_pass(like)
     rows: list[Array] = []
