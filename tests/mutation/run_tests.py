@@ -31,7 +31,8 @@ HANGING = 40  # seconds, besides three times those that the tests took
 # one of them, never the other way round.
 ROUNDS = (
     "tensor losses optim layers computation_graph memory gradcheck precision",
-    "kernels convolution pieces ops outputs training divergence anomaly failures device device_table callbacks",
+    "kernels convolution pieces ops outputs training divergence anomaly failures device callbacks",
+    "device_table",
     "gradients threads scratch drift",
     "interop_pytorch saving transforms loader init",
 )
