@@ -432,9 +432,9 @@ def test_a_large_product_is_that_of_numpy(shape, turned):
 
 @contextmanager
 def cut_early(**limits):
-    """Products are cut into as many parts as they have lines for, of two each, in the block."""
+    """Products are cut into eight parts, or as many as they have lines, in the block."""
     with pytest.MonkeyPatch.context() as patch:
-        for name, value in {"PIECE_WORK": 0, "PIECE_LENGTH": 2, **limits}.items():
+        for name, value in {"PIECE_WORK": 0, **limits}.items():
             patch.setattr(products, name, value)
         products._plan.cache_clear()  # it remembers what the numbers were
         try:
