@@ -29,7 +29,7 @@ from minidl.data import (
     train_validation_split,
 )
 from minidl.gradcheck import GradientError, gradcheck
-from minidl.interop import weights_from_pytorch, weights_to_pytorch
+from minidl.interop import export_onnx, load_onnx, weights_from_pytorch, weights_to_pytorch
 from minidl.kernels.threads import get_num_threads, set_num_threads
 from minidl.layers import (
     AvgPool,
@@ -193,6 +193,7 @@ __all__ = [
     "describe_machine",
     "detect_anomaly",
     "exp",
+    "export_onnx",
     "fashion_mnist",
     "find_device",
     "flatten",
@@ -203,6 +204,7 @@ __all__ = [
     "load_csv",
     "load_idx",
     "load_image",
+    "load_onnx",
     "load_weights",
     "log",
     "log_softmax",
