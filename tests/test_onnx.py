@@ -9,6 +9,7 @@ import tracemalloc
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 from full_disk import full_disk
 from generated import cases, generated
@@ -38,7 +39,6 @@ from minidl import (
 )
 from minidl.interop.onnx import format, load
 
-onnxruntime = pytest.importorskip("onnxruntime")
 onnxruntime.set_default_logger_severity(3)
 
 ABSENT_IN_FLOAT64 = {"Conv", "AveragePool", "GlobalAveragePool"}  # from onnxruntime on a CPU
@@ -518,6 +518,27 @@ def test_graphs_of_other_hands(name, opset, path):
     assert_allclose(out, expected, atol=1e-5)
 
 
+@pytest.mark.parametrize("keepdims", [0, 1])
+@pytest.mark.parametrize(
+    ("opset", "axes", "weights", "attributes"),
+    [
+        (17, (), {}, {"axes": [2, 3]}),
+        (18, ("axes",), {"axes": np.array([-1, -2])}, {}),
+        (20, ("axes",), {"axes": np.array([2, 3])}, {"noop_with_empty_axes": 0}),
+    ],
+)
+def test_a_mean_over_images_is_a_pooling(opset, axes, weights, attributes, keepdims, path):
+    nodes = [node("ReduceMean", "input", *axes, "a", keepdims=keepdims, **attributes)]
+    if keepdims:
+        nodes.append(node("Reshape", "a", "to", "b", allowzero=1))
+        weights = {**weights, "to": np.array([-1, 2])}
+    content = file_of(nodes, weights, [None, 2, 3, 4], opset)
+    model = loaded_from(content, path)
+    assert [type(layer) for layer in model.layers] == [GlobalAvgPool]
+    x = drawn((5, 2, 3, 4))
+    assert_allclose(model(x.transpose(0, 2, 3, 1)).numpy(), run(content, x), atol=1e-6)
+
+
 def test_numbers_that_are_not_packed_are_read(path):
     tensor = helper.make_tensor("w", TensorProto.FLOAT, (2, 3), np.arange(6.0))
     assert not tensor.HasField("raw_data")
@@ -611,6 +632,26 @@ REFUSED = {
     "reshape to images": (
         [node("Reshape", "input", "to", "y")],
         *({"to": np.array([-1, 2, 2])}, [None, 4], r"expects the shape \(N, 4\)"),
+    ),
+    "reshape to nothing": (
+        [node("Reshape", "input", "to", "y", allowzero=1)],
+        *({"to": np.array([0, 4])}, [None, 4], r"expects the shape \(N, 4\), got \[0, 4\]"),
+    ),
+    "reshape to a number": (
+        [node("Reshape", "input", "to", "y")],
+        *({"to": np.array(4)}, [None, 4], r"expects the shape \(N, 4\), got 4"),
+    ),
+    "mean of channels": (
+        [node("ReduceMean", "input", "axes", "y")],
+        *(
+            {"axes": np.array([1, 2])},
+            IMAGES,
+            r"the axes of height and width, \[2, 3\], got \[1, 2",
+        ),
+    ),
+    "mean of an axis": (
+        [node("ReduceMean", "input", "axes", "y")],
+        *({"axes": np.array(2)}, IMAGES, r"the axes of height and width, \[2, 3\], got \[2\]"),
     ),
     "alpha": ([node("Gemm", "input", "w", "y", alpha=2.0)], DENSE, [None, 4], "alpha must be 1.0"),
     "beta": ([node("Gemm", "input", "w", "b", "y", beta=0.5)], DENSE, [None, 4], "beta must be 1"),

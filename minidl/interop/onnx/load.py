@@ -60,6 +60,7 @@ LAYOUT = {
     "GlobalAveragePool": "channels first",
     "MatMul": "as it is",
     "MaxPool": "channels first",
+    "ReduceMean": "channels first",
     "Reshape": "as it is",
     "Transpose": "as it is",
 }
@@ -71,13 +72,14 @@ MOST_NODES = 4096
 # by chance, such as two biases of zeros. Copies may take four times the length of the file, or:
 BYTES_OF_ANY_FILE = 2**26
 
-# The types of tensors that are read, by their numbers: where a tensor has its values if they are
-# not among the raw bytes, and what they are then.
+# The types of tensors that are read, by their numbers in onnx.TensorProto. Of each: where a tensor
+# has its values if not as raw bytes, and what these are.
+FLOAT, INT64, BOOL, DOUBLE = 1, 7, 9, 11
 TYPES: Mapping[int, tuple[str, np.dtype[Any]]] = {
-    1: ("float_data", np.dtype("<f4")),
-    7: ("int64_data", np.dtype("<i8")),
-    9: ("int32_data", np.dtype("?")),
-    11: ("double_data", np.dtype("<f8")),
+    FLOAT: ("float_data", np.dtype("<f4")),
+    INT64: ("int64_data", np.dtype("<i8")),
+    BOOL: ("int32_data", np.dtype("?")),
+    DOUBLE: ("double_data", np.dtype("<f8")),
 }
 
 
@@ -87,8 +89,9 @@ def load_onnx(path: str | os.PathLike[str]) -> Sequential:
     The graph is a chain, in which each node takes what the one before gives: such as `export_onnx`
     writes, or PyTorch for an `nn.Sequential` of layers that are here too. There may be AveragePool,
     BatchNormalization, Conv, Dropout, Flatten, Gemm, GlobalAveragePool, Identity, LeakyRelu,
-    LogSoftmax (after Conv or Dense), MatMul with Add, MaxPool, Relu, Reshape (to features),
-    Sigmoid, Softmax, Tanh and Transpose (of channels), from operator sets 13 to 28.
+    LogSoftmax (after Conv, Gemm or MatMul), MatMul with Add, MaxPool, ReduceMean (over height and
+    width), Relu, Reshape (to features), Sigmoid, Softmax, Tanh and Transpose (of channels), from
+    operator sets 13 to 28.
 
     **What the model takes.** Images with channels last, (N, H, W, C), whatever the graph takes:
     where its first operator that looks at the order of axes is Conv, a pooling or
@@ -98,8 +101,8 @@ def load_onnx(path: str | os.PathLike[str]) -> Sequential:
     what follows a Flatten. Where the graph flattens its input before anything else, as for a
     multilayer perceptron, the model takes what the graph takes, (N, 1, 28, 28) say.
 
-    The file need not be trusted: nothing is executed, no other file is read, and memory is taken
-    for no more than the file holds.
+    The file need not be trusted: nothing is executed, no other file is read, and memory is taken in
+    proportion to what the file holds, whatever it declares.
 
     Returns:
         The model, with `input_shape` and, if `export_onnx` wrote them, `class_names`. It is float32
@@ -225,7 +228,7 @@ class _Chain:
             )
         self._value = inputs[0].name
         kind = inputs[0].type.tensor_type
-        if kind.elem_type not in (1, 11):
+        if kind.elem_type not in (FLOAT, DOUBLE):
             raise ValueError(
                 f"input {self._value!r}: expected float32 or float64, got type {kind.elem_type}"
             )
@@ -416,11 +419,27 @@ class _Chain:
         self._whole_pool = AvgPool((self.shape[0], self.shape[1]))
         self.add(self._whole_pool, (1, 1, self.shape[2]))
 
+    def reduce_mean(self, node: _Node) -> None:
+        """The same, as it may be written as well."""
+        self.check_images()
+        # Since operator set 18, the axes are among the inputs.
+        axes = node.attributes["axes"]
+        if node.weights:
+            axes = self._values(node.weights[0], (INT64,)).reshape(-1).tolist()
+        if sorted(axis % 4 for axis in axes) != [2, 3]:
+            raise ValueError(f"expects the axes of height and width, [2, 3], got {axes}")
+        self.global_pool(node)
+        if not node.attributes["keepdims"]:
+            self._flatten()
+
     def flatten(self, node: _Node) -> None:
         """A Flatten; with the pooling before it, a GlobalAvgPool."""
-        features = math.prod(self.shape)
         if node.operator == "Reshape":
-            self._check_flattens(self._values(node.weights[0], (7,)), features)
+            self._check_flattens(node)
+        self._flatten()
+
+    def _flatten(self) -> None:
+        features = math.prod(self.shape)
         if self.layers and self.layers[-1] is self._whole_pool:
             self.layers.pop()
             self.add(GlobalAvgPool(), (features,))
@@ -432,15 +451,15 @@ class _Chain:
             self.add(Flatten(), (features,))
         self.channels_first = False
 
-    def _check_flattens(self, shape: Array, features: int) -> None:
+    def _check_flattens(self, node: _Node) -> None:
         """Raise ValueError if a Reshape does anything else."""
-        # 0 leaves a length as it is, one -1 is what remains.
-        to = shape.tolist()
-        batches = {0, -1, self._batch}
-        if shape.ndim != 1 or len(to) != 2 or to[0] not in batches or to[1] not in (-1, features):
+        to = self._values(node.weights[0], (INT64,)).tolist()
+        features = math.prod(self.shape)
+        # One -1 is what remains; 0 leaves a length as it is, unless it is to be taken literally.
+        batches = {-1, self._batch or -1, -1 if node.attributes["allowzero"] else 0}
+        known = [[batch, features] for batch in batches] + [[batch, -1] for batch in batches - {-1}]
+        if to not in known:
             raise ValueError(f"expects the shape (N, {features}), got {to}")
-        if to == [-1, -1]:
-            raise ValueError("only one length may be -1")
 
     def gemm(self, node: _Node) -> None:
         """A Dense on features."""
@@ -531,11 +550,11 @@ class _Chain:
 
     def dropout(self, node: _Node) -> None:
         """A Dropout."""
-        if len(node.weights) > 1 and self._values(node.weights[1], (9,)).any():
+        if len(node.weights) > 1 and self._values(node.weights[1], (BOOL,)).any():
             raise ValueError("training_mode must be false")
         rate = 0.5
         if node.weights:
-            values = self._values(node.weights[0], (1, 11))
+            values = self._values(node.weights[0], (FLOAT, DOUBLE))
             if values.size != 1:
                 raise ValueError(f"expects one ratio, got {values.size}")
             rate = _shortest(values.reshape(-1)[0])
@@ -636,7 +655,13 @@ OPERATORS: Mapping[str, Operator] = {
         only={"ceil_mode": 0, "dilations": (1, 1), "storage_order": 0},
     ),
     "Relu": Operator(_Chain.activation),
-    "Reshape": Operator(_Chain.flatten, (1, 1), only={"allowzero": 0}),
+    "ReduceMean": Operator(
+        _Chain.reduce_mean,
+        (0, 1),
+        options={"axes": (), "keepdims": 1},
+        only={"noop_with_empty_axes": 0},
+    ),
+    "Reshape": Operator(_Chain.flatten, (1, 1), options={"allowzero": 0}),
     "Sigmoid": Operator(_Chain.activation),
     "Softmax": Operator(_Chain.softmax, options={"axis": -1}),
     "Tanh": Operator(_Chain.activation),
