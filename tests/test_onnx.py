@@ -275,6 +275,12 @@ def mixed():
     return model
 
 
+def patched():
+    model = Sequential([Dense(3)], input_shape=(4,))
+    model[0].forward = half
+    return model
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
@@ -292,6 +298,7 @@ def mixed():
         (lambda: Sequential([Dense(3)]), "Sequential has not seen the shape of its input"),
         (lambda: Sequential([Dropout(0.5)], input_shape=(4,)), "computes nothing in evaluation"),
         (lambda: Sequential([Dense(3)], input_shape=()), "Dense 'dense' expects samples with feat"),
+        (patched, "Dense 'dense' is no layer of minidl's own"),
         (mixed, "parameters of float32 and float64"),
     ],
 )
@@ -490,6 +497,14 @@ GRAPHS = {
         ],
         {"w": drawn((3, 2, 1, 1)), "to": np.array([0, -1])},
         [None, 2, 5, 6],
+    ),
+    "a Transpose that moves nothing": (
+        [
+            node("Transpose", "input", "a", perm=[0, 1]),
+            node("MatMul", "a", "w", "y"),
+        ],
+        {"w": drawn((4, 3))},
+        [None, 4],
     ),
     "dropout in evaluation": (
         [
