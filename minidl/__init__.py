@@ -31,7 +31,13 @@ from minidl.data import (
     train_validation_split,
 )
 from minidl.gradcheck import GradientError, gradcheck
-from minidl.interop import from_dlpack, weights_from_pytorch, weights_to_pytorch
+from minidl.interop import (
+    export_onnx,
+    from_dlpack,
+    load_onnx,
+    weights_from_pytorch,
+    weights_to_pytorch,
+)
 from minidl.kernels.threads import get_num_threads, set_num_threads
 from minidl.layers import (
     AvgPool,
@@ -211,6 +217,7 @@ __all__ = [
     "describe_machine",
     "detect_anomaly",
     "exp",
+    "export_onnx",
     "fashion_mnist",
     "find_device",
     "flatten",
@@ -222,6 +229,7 @@ __all__ = [
     "load_csv",
     "load_idx",
     "load_image",
+    "load_onnx",
     "load_weights",
     "log",
     "log_softmax",

@@ -4,6 +4,13 @@
 """
 
 from minidl.interop.dlpack import from_dlpack
+from minidl.interop.onnx import export_onnx, load_onnx
 from minidl.interop.pytorch import weights_from_pytorch, weights_to_pytorch
 
-__all__ = ["from_dlpack", "weights_from_pytorch", "weights_to_pytorch"]
+__all__ = [
+    "export_onnx",
+    "from_dlpack",
+    "load_onnx",
+    "weights_from_pytorch",
+    "weights_to_pytorch",
+]

@@ -101,7 +101,7 @@ def describe(model: Module, class_names: Sequence[str] | None) -> str:
         "format": FORMAT,
         "version": VERSION,
         "dtype": dtypes[0] if dtypes else str(DEFAULT_FLOAT),
-        "class_names": _class_names(class_names, model),
+        "class_names": check_class_names(class_names, model),
         "model": entry,
     }
     return json.dumps(description, allow_nan=False)
@@ -175,7 +175,7 @@ def _arguments(kind: str) -> dict[str, Any]:
     }
 
 
-def _class_names(names: Any, model: Sequential) -> tuple[str, ...] | None:
+def check_class_names(names: Any, model: Sequential) -> tuple[str, ...] | None:
     """Names for the outputs of a model, checked alike when they are written and when read."""
     if names is None:
         return None
@@ -209,7 +209,7 @@ def _model(description: Any) -> Sequential:
     model = _module(description["model"])
     if not isinstance(model, Sequential):
         raise ValueError(f"expected a Sequential that holds all layers, got {model.label}")
-    model.class_names = _class_names(description["class_names"], model)
+    model.class_names = check_class_names(description["class_names"], model)
     assert model.input_shape is not None  # noqa: S101  _sequential gave it one
     with shapes_only():
         _build(model, model.input_shape, np.dtype(description["dtype"]))
