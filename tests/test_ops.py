@@ -1195,6 +1195,9 @@ def test_axes_may_be_a_list(function):
 
 
 def test_matmul_says_which_lengths_do_not_meet():
+    message = r"matmul: \(2, 4, 3\) @ \(2, 5, 6\): 3 columns meet 5 rows"
+    with pytest.raises(ValueError, match=message):
+        products.matmul(np.ones((2, 4, 3)), np.ones((2, 5, 6)))
     with pytest.raises(ValueError, match=r"matmul: \(4, 3\) @ \(4, 3\): 3 columns meet 4 rows"):
         leaf(np.ones((4, 3))) @ np.ones((4, 3))
 

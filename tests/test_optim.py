@@ -605,6 +605,7 @@ def test_one_cycle_starts_rises_and_falls_as_documented():
     [
         (4, 0.5, [0.04, 1, 0.5, 4e-6]),  # from step 0 to 1 it rises, from 1 to 3 it falls
         (4, 0.25, [1, 0.75, 0.25, 4e-6]),  # the top is step 0
+        (4, 0.0, [0.853553, 0.5, 0.146447, 4e-6]),  # the top would have been before
         (2, 1.0, [0.04, 1, 4e-6]),  # the top is the last step
         (1, 1.0, [1, 4e-6]),
     ],

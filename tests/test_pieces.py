@@ -122,6 +122,8 @@ def test_where_the_parameters_of_an_optimizer_are_cut():
         # Rows of patches just short enough to be covered together, and just not.
         ((8, 12, 12, 5), (3, 3, 5, 4), "valid", 2, False, (1, 8, True)),
         ((8, 12, 12, 4), (4, 4, 4, 4), "valid", 2, False, (1, 8, False)),
+        ((8, 20, 12, 1), (16, 1, 1, 4), "valid", 2, False, (1, 8, True)),
+        ((8, 12, 20, 1), (1, 16, 1, 4), "valid", 2, False, (1, 8, False)),
         ((8, 12, 12, 1), (3, 3, 1, 4), "valid", (1, 5), False, (1, 8, False)),
         ((8, 12, 12, 1), (3, 3, 1, 4), "valid", (1, 2), False, (1, 8, True)),
     ],

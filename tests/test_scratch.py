@@ -151,6 +151,17 @@ def test_views_are_made_anew_when_their_memory_has_grown():
     assert not np.shares_memory(before, after)
 
 
+def test_a_thousand_views_are_kept_and_then_none_of_them():
+    def keep():
+        counts = []
+        for number in range(1026):
+            scratch.keep(number, a_byte)
+            counts.append(len(scratch._shelf.views))
+        return counts
+
+    assert in_new_thread(keep) == [*range(1, 1025), 1, 2]
+
+
 def test_views_are_kept_in_small_number():
     def keep():
         for number in range(3 * scratch.MOST_VIEWS):

@@ -26,7 +26,7 @@ from threadpoolctl import threadpool_info, threadpool_limits
 
 import minidl
 from minidl import Tensor
-from minidl.kernels import convolution, elementwise, optimizer, pooling, products
+from minidl.kernels import convolution, elementwise, optimizer, pooling, products, threads
 from minidl.kernels.convolution import conv2d, conv2d_gradients
 from minidl.kernels.convolution_plan import Convolution
 from minidl.kernels.threads import cut, one_blas_thread, pieces_of, share
@@ -106,6 +106,14 @@ for value in ["0", "-1", "1.5", "two", "", "2 3"]:
         for value in ["0", "-1", "1.5", "two", "", "2 3"]
     ]
     assert run("-c", code, MINIDL_NUM_THREADS="1").splitlines() == expected
+
+
+def test_a_system_that_tells_no_affinity_is_asked_for_its_processors(monkeypatch):
+    monkeypatch.delenv("MINIDL_NUM_THREADS", raising=False)
+    monkeypatch.delattr("os.sched_getaffinity", raising=False)
+    for known, expected in ((5, 5), (None, 1)):
+        monkeypatch.setattr("os.cpu_count", lambda known=known: known)
+        assert threads._count_at_start() == expected
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system has no affinity")
