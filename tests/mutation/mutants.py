@@ -141,7 +141,7 @@ def read(session: Path) -> Iterator[Mutant]:
         line = mutation["start_pos"][0]
         if result is None or result["worker_outcome"] != "normal":
             raise ValueError(f"{path}:{line}, {mutation['operator_name']}: not judged, {result}")
-        _, _, *changes = result["diff"].splitlines()  # after the two lines with the file's names
+        _, _, _, *changes = result["diff"].splitlines()  # after a title and the file's names
         before, after = (
             "\n".join(change[1:].strip() for change in changes if change.startswith(sign))
             for sign in "-+"
@@ -156,9 +156,9 @@ def reason(mutant: Mutant, known: dict[str, Any]) -> str | None:
     """Why no test can find a mutant, or why none looks for it; None if nobody has said."""
     for entry in known["survivor"]:
         if (
-            entry["file"] == mutant.file
-            and entry["line"] in mutant.before
-            and entry.get("becomes", "") in mutant.after
+            entry.get("file", mutant.file) == mutant.file
+            and entry.get("before", "") in mutant.before
+            and entry.get("after", "") in mutant.after
         ):
             return known["reasons"].get(entry["why"], entry["why"])
     return None
