@@ -29,7 +29,12 @@ from minidl.data import (
     train_validation_split,
 )
 from minidl.gradcheck import GradientError, gradcheck
-from minidl.interop import weights_from_pytorch, weights_to_pytorch
+from minidl.interop import (
+    weights_from_keras,
+    weights_from_pytorch,
+    weights_to_keras,
+    weights_to_pytorch,
+)
 from minidl.kernels.threads import get_num_threads, set_num_threads
 from minidl.layers import (
     AvgPool,
@@ -246,7 +251,9 @@ __all__ = [
     "train_validation_split",
     "transpose",
     "var",
+    "weights_from_keras",
     "weights_from_pytorch",
+    "weights_to_keras",
     "weights_to_pytorch",
     "where",
 ]
