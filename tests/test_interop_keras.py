@@ -675,6 +675,10 @@ BROKEN = {
         ),
         IN_ONE_PIECE,
     ),
+    "a chunk": (
+        lambda path: replaced(path, BIAS, data=np.zeros(3, "f4"), chunks=(3,)),
+        IN_ONE_PIECE,
+    ),
     "nothing written": (lambda path: replaced(path, BIAS, shape=3, dtype="f4"), IN_ONE_PIECE),
     "in another file": (kept_elsewhere, IN_ONE_PIECE),
     "virtual": (virtual, IN_ONE_PIECE),
