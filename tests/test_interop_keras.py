@@ -259,6 +259,16 @@ def test_each_side_keeps_its_dtype(dtype):
     minidl.weights_from_keras(model, twin.get_weights())
 
 
+def test_only_a_conversion_between_floats_is_passed_over():
+    model = minidl.Sequential([minidl.Dense(3)], input_shape=(4,))
+    start = keras.Input((4,))
+    end = layers.Dense(3)(keras.ops.cast(start, "float16"))
+    minidl.weights_to_keras(model, keras.Model(start, end))
+    end = layers.Dense(3)(keras.ops.cast(start, "int32"))
+    with pytest.raises(ValueError, match=r"Keras's Cast '\w+' has no counterpart"):
+        minidl.weights_to_keras(model, keras.Model(start, end))
+
+
 def test_weights_on_a_device_are_copied_through_the_host(device):
     model = randomize(minidl.Sequential([minidl.Dense(3), minidl.BatchNorm()], input_shape=(4,)))
     twin, x = sequential([layers.Dense(3), layers.BatchNormalization()], (4,)), drawn((3, 4))

@@ -153,7 +153,8 @@ def steps_there(model: keras.Model) -> list[Step]:
     functions = {getattr(keras.activations, name): name for name in _ACTIVATIONS}
     steps: list[Step] = []
     for layer in _operations(model):
-        if isinstance(layer, passing):
+        # Older releases have a Cast before a layer that computes in another dtype.
+        if isinstance(layer, passing) or _is_float_cast(layer):
             continue
         label = f"Keras's {type(layer).__name__} {layer.name!r}"
         activation = None
@@ -248,6 +249,11 @@ def _step_there(layer: Any, label: str) -> Step:
     variables = layer.weights if isinstance(layer, keras.layers.Layer) else []
     weights = {variable.name: variable for variable in variables}
     return Step(_ACTIVATION_LAYERS.get(name, name), label, settings, weights)
+
+
+def _is_float_cast(operation: Any) -> bool:
+    """Whether an operation of Keras only converts between floating dtypes."""
+    return type(operation).__name__ == "Cast" and "float" in str(operation.dtype)
 
 
 def _are_its_zeros(before: Step, conv: Step) -> bool:
