@@ -123,9 +123,11 @@ def _found(file: h5py.File, path: str) -> Any:
 
     found = file
     for name in path.split("/"):
-        if not isinstance(found, h5py.Group) or name not in found:
+        # `name in found` would follow a link already.
+        link = found.get(name, getlink=True) if isinstance(found, h5py.Group) else None
+        if link is None:
             return None
-        if not isinstance(found.get(name, getlink=True), h5py.HardLink):
+        if not isinstance(link, h5py.HardLink):
             raise ValueError(f"{path} is a link, which Keras does not write")
         found = found[name]
     return found
