@@ -35,9 +35,8 @@ def weights_to_keras(model: Sequential, target: keras.Model) -> None:
     otherwise, also as a `ZeroPadding2D` before the convolution. Layers and functions of your own
     are paired by their place, and what they compute is taken to be the same.
 
-    On PyTorch, Keras 3 pads averages with `padding="same"` by repeating the border where it needs
-    an odd number of rows or columns, and then gives other means than it does on TensorFlow and
-    this library does.
+    On PyTorch, Keras 3 repeats the border for averages with `padding="same"` where it needs an odd
+    number of rows or columns; of three and more the means are others than on TensorFlow and here.
 
     Args:
         model: that has an input_shape or has seen a batch.
