@@ -35,7 +35,9 @@ from minidl.interop import (
     export_onnx,
     from_dlpack,
     load_onnx,
+    weights_from_keras,
     weights_from_pytorch,
+    weights_to_keras,
     weights_to_pytorch,
 )
 from minidl.kernels.threads import get_num_threads, set_num_threads
@@ -273,7 +275,9 @@ __all__ = [
     "train_validation_split",
     "transpose",
     "var",
+    "weights_from_keras",
     "weights_from_pytorch",
+    "weights_to_keras",
     "weights_to_pytorch",
     "where",
 ]

@@ -4,6 +4,7 @@
 """
 
 from minidl.interop.dlpack import from_dlpack
+from minidl.interop.keras import weights_from_keras, weights_to_keras
 from minidl.interop.onnx import export_onnx, load_onnx
 from minidl.interop.pytorch import weights_from_pytorch, weights_to_pytorch
 
@@ -11,6 +12,8 @@ __all__ = [
     "export_onnx",
     "from_dlpack",
     "load_onnx",
+    "weights_from_keras",
     "weights_from_pytorch",
+    "weights_to_keras",
     "weights_to_pytorch",
 ]

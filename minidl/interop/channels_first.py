@@ -9,13 +9,14 @@ follows, and what a batch normalisation between the two holds.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
 
 from minidl import backend
-from minidl.backend import Array, array_module
+from minidl.backend import Array
+from minidl.interop.in_line import check_unshared, named_weights, placed_layers
 from minidl.layers import (
     AvgPool,
     BatchNorm,
@@ -33,7 +34,7 @@ from minidl.layers import (
     Softmax,
     Tanh,
 )
-from minidl.tensor import Tensor, no_grad
+from minidl.tensor import Tensor
 
 WITHOUT_WEIGHTS = (
     AvgPool,
@@ -93,9 +94,6 @@ class LayerWeights(NamedTuple):
 def layer_weights(model: Sequential) -> list[LayerWeights]:
     """The layers of a model that have weights, in the order in which they compute.
 
-    One sample of zeros goes through the model, in evaluation mode, to see the shapes on the way:
-    what a layer that stands in two places remembers is the shape at the second.
-
     A layer of the user's own is taken to treat all features alike if it has no weights and keeps
     the shape.
 
@@ -104,38 +102,25 @@ def layer_weights(model: Sequential) -> list[LayerWeights]:
         ValueError: naming the layer, if one would not compute the same where channels come first,
             if that cannot be known, or if two share weights.
     """
-    if model.input_shape is None:
-        raise RuntimeError(
-            f"{model.label} has not seen the shape of its input yet; give it an input_shape, or "
-            "pass one batch through it first"
-        )
-    parameters = model.parameters()
-    if not parameters:
-        return []
-    like = parameters[0].data
-    x = Tensor(array_module(like).zeros((1, *model.input_shape), dtype=like.dtype))
     order = None
     found = []
-    with model.mode(training=False), no_grad():
-        for layer in _in_line(model):
-            before = x.shape
-            x = layer(x)
-            if isinstance(layer, Flatten):
-                order = flattened_order(before) if len(before) == 4 else order
-            elif isinstance(layer, (Conv2D, Dense, BatchNorm)):
-                _check_axes(layer, len(before))
-                found.append(LayerWeights(layer, _weights(layer, order)))
-                order = order if isinstance(layer, BatchNorm) else None
-            elif not isinstance(layer, WITHOUT_WEIGHTS):
-                _check_own(layer, before, x.shape, order)
+    for layer, before, after in placed_layers(model):
+        if isinstance(layer, Flatten):
+            order = flattened_order(before) if len(before) == 4 else order
+        elif isinstance(layer, (Conv2D, Dense, BatchNorm)):
+            _check_axes(layer, len(before))
+            found.append(LayerWeights(layer, _weights(layer, order)))
+            order = order if isinstance(layer, BatchNorm) else None
+        elif not isinstance(layer, WITHOUT_WEIGHTS):
+            _check_own(layer, before, after, order)
+    if not found:
+        return []
     if order is not None:
         raise ValueError(
             f"{model.label} returns what Flatten makes of images, which is in another order where "
             "channels come first; let a Dense follow"
         )
-    tensors = [id(weight.tensor) for _, weights in found for weight in weights.values()]
-    if len(set(tensors)) < len(tensors):
-        raise ValueError(f"layers of {model.label} share weights; only unshared ones are converted")
+    check_unshared(model, (w.tensor for _, weights in found for w in weights.values()))
     return found
 
 
@@ -153,15 +138,6 @@ def flattened_order(shape: tuple[int, ...]) -> Array | None:
     return None if np.array_equal(order, indices.reshape(-1)) else order
 
 
-def _in_line(model: Sequential) -> Iterator[Module]:
-    """The layers of a model and of the models inside it, one after another."""
-    for layer in model.layers:
-        if isinstance(layer, Sequential):
-            yield from _in_line(layer)
-        else:
-            yield layer
-
-
 def _weights(layer: Conv2D | Dense | BatchNorm, order: Array | None) -> dict[str, Weight]:
     """The weights of a layer, whose features come in here in an order of their own.
 
@@ -173,12 +149,9 @@ def _weights(layer: Conv2D | Dense | BatchNorm, order: Array | None) -> dict[str
         axes = {"weight": (1, 0), "bias": (0,)}
     else:
         axes = dict.fromkeys(("gamma", "beta", "running_mean", "running_variance"), (0,))
-    tensors = {**dict(layer.named_parameters()), **dict(layer.named_buffers())}
-    if more := tensors.keys() - axes.keys():
-        raise ValueError(f"{layer.label} has weights without a counterpart: {sorted(more)}")
     return {
         name: Weight(tensor, axes[name], None if name == "bias" else order)
-        for name, tensor in tensors.items()
+        for name, tensor in named_weights(layer, axes).items()
     }
 
 
@@ -200,8 +173,7 @@ def _check_own(
     layer: Module, before: tuple[int, ...], after: tuple[int, ...], order: Array | None
 ) -> None:
     """Raise ValueError if a layer of the user's own has weights or may move features around."""
-    if layer.state_dict():
-        raise ValueError(f"{layer.label} has weights without a counterpart")
+    named_weights(layer)
     if len(before) != len(after) or (order is not None and before != after):
         raise ValueError(
             f"{layer.label} makes {after} of {before}; where channels come first, the order of "
