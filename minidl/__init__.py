@@ -28,6 +28,7 @@ from minidl.data import (
     save_idx,
     train_validation_split,
 )
+from minidl.distributed import RanksDifferError, World, world
 from minidl.gradcheck import GradientError, gradcheck
 from minidl.interop import weights_from_pytorch, weights_to_pytorch
 from minidl.kernels.threads import get_num_threads, set_num_threads
@@ -160,6 +161,7 @@ __all__ = [
     "Parameter",
     "Prediction",
     "RandomCrop",
+    "RanksDifferError",
     "ReLU",
     "ReduceLROnPlateau",
     "Rescale",
@@ -177,6 +179,7 @@ __all__ = [
     "Transform",
     "WarmUp",
     "WeightAverage",
+    "World",
     "abs",
     "accuracy",
     "avg_pool",
@@ -249,4 +252,5 @@ __all__ = [
     "weights_from_pytorch",
     "weights_to_pytorch",
     "where",
+    "world",
 ]
