@@ -28,7 +28,7 @@ from minidl.data import (
     save_idx,
     train_validation_split,
 )
-from minidl.distributed import RanksDifferError, World, world
+from minidl.distributed import Alone, RanksDifferError, World, world
 from minidl.gradcheck import GradientError, gradcheck
 from minidl.interop import weights_from_pytorch, weights_to_pytorch
 from minidl.kernels.threads import get_num_threads, set_num_threads
@@ -127,6 +127,7 @@ __all__ = [
     "SGD",
     "Adam",
     "AdamW",
+    "Alone",
     "AvgPool",
     "BatchNorm",
     "Buffer",

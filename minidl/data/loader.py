@@ -15,8 +15,7 @@ import numpy as np
 
 from minidl import backend
 from minidl.backend import Array, Generator, default_generator
-from minidl.distributed import World
-from minidl.distributed.communicator import Alone
+from minidl.distributed import Alone, World
 from minidl.kernels.threads import Ahead
 from minidl.layers.module import positive
 from minidl.tensor import Tensor

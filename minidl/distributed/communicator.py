@@ -50,7 +50,11 @@ class World(ABC):
 
     @abstractmethod
     def barrier(self) -> None:
-        """Wait until all ranks are here."""
+        """Wait until all ranks are here.
+
+        Where one does something first, such as fetching data that others then find, it also keeps
+        them from waiting for ever if that one has ended: the run is aborted.
+        """
 
     @abstractmethod
     def abort(self, message: str) -> NoReturn:

@@ -50,8 +50,9 @@ class MpiWorld(World):
         self._all.Bcast(on_host(array))
 
     def barrier(self) -> None:
-        """See `World`."""
-        self._all.Barrier()
+        """See `World`. Aborts if a rank cannot come any more."""
+        if gone := self._leaving(False):
+            self.abort(f"it waits for all, but the program of rank {gone[0]} has ended")
 
     def abort(self, message: str) -> NoReturn:
         """See `World`. mpiexec ends with status 1."""
@@ -63,8 +64,7 @@ class MpiWorld(World):
     @contextmanager
     def together(self) -> Iterator[None]:
         """See `World`."""
-        if gone := self._leaving(False):
-            self.abort(f"it needs all, but the program of rank {gone[0]} has ended")
+        self.barrier()
         try:
             yield
         except BaseException as error:
@@ -92,7 +92,7 @@ class MpiWorld(World):
     def _leave(self) -> None:
         """Let this process end, if all do."""
         if not self._mpi.Is_finalized() and len(self._leaving(True)) < self.size:
-            self.abort("its program has ended, and others need it")
+            self.abort(f"the program of rank {self.rank} has ended, and others wait for it")
 
     def _leaving(self, leaves: bool) -> list[int]:
         """Which ranks are about to leave, once each has said whether it is."""

@@ -17,8 +17,7 @@ import numpy as np
 from minidl.anomaly import NonFiniteError
 from minidl.backend import Array, Generator, default_generator
 from minidl.data.loader import DataLoader, Pass, Transformation
-from minidl.distributed import World
-from minidl.distributed.communicator import Alone
+from minidl.distributed import Alone, World
 from minidl.layers import Buffer, Module
 from minidl.losses import cross_entropy
 from minidl.optim import Optimizer
