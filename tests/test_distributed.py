@@ -3,20 +3,28 @@
 import json
 import os
 import platform
+import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import distributed_training
 import numpy as np
 import pytest
 from distributed_training import BATCH, EPOCHS, SAMPLES, STEPS
+from hypothesis import given
+from hypothesis import strategies as st
 from mpiexec import mpiexec
+from thread_world import on_ranks
 
 import minidl
 from minidl.backend import DeviceError
 from minidl.distributed import launcher, mpi
 from minidl.kernels import threads
+from minidl.layers import Buffer, Module, Parameter
+from minidl.training.interruption import interruptible
+from minidl.training.parallel import DataParallel
 
 TESTS = Path(__file__).parent
 
@@ -304,3 +312,93 @@ def test_several_ranks_refuse_a_model_on_another_device(device):
         trainer.fit(np.zeros((4, 3)), np.zeros((4, 2)), verbose=0)
     with pytest.raises(DeviceError, match="got one on device 'gpu'"):
         mpi.on_host(model.parameters()[0].data)
+
+
+class Tensors(Module):
+    """Parameters and buffers of some shapes."""
+
+    def __init__(self, shapes, dtypes, buffers):
+        self.params = [Parameter(np.zeros(s, d)) for s, d in zip(shapes, dtypes, strict=True)]
+        self.buffers = [Buffer(np.array(values)) for values in buffers]
+
+
+def rank_of(world, model, came=None):
+    """What trains a model on one rank, to which a signal has come."""
+    interruption = interruptible(active=False)
+    interruption.signal = came
+    optimizer = minidl.SGD(model.parameters())
+    trainer = SimpleNamespace(world=world, model=model, optimizer=optimizer)
+    return DataParallel(trainer, interruption)
+
+
+@given(
+    samples=st.lists(st.integers(0, 9), min_size=2, max_size=5).filter(any),
+    shapes=st.lists(st.sampled_from([(), (3,), (2, 0), (2, 3)]), min_size=1, max_size=4),
+    data=st.data(),
+)
+def test_an_exchange_makes_means_over_all_samples(samples, shapes, data):
+    size = len(samples)
+    dtypes = [data.draw(st.sampled_from([np.float32, np.float64])) for _ in shapes]
+    used = [[n > 0 and data.draw(st.booleans()) for _ in shapes] for n in samples]
+    came = [data.draw(st.sampled_from([None, signal.SIGTERM])) for _ in samples]
+    rng = np.random.default_rng(0)
+    gradients = [[rng.normal(size=s) for s in shapes] for _ in samples]
+    changes = rng.normal(size=(size, 4)) * (np.array(samples) > 0)[:, None]
+    constant = np.float32([0.1, 1e30, 3.0])
+
+    def step(world):
+        rank = world.rank
+        model = Tensors(shapes, dtypes, [np.ones(4), constant, np.arange(3)])
+        before = [buffer.data.copy() for buffer in model.buffers]
+        for param, gradient, use in zip(model.params, gradients[rank], used[rank], strict=True):
+            param.grad = gradient.astype(param.dtype) if use else None
+        model.buffers[0].data += changes[rank]
+        shared = rank_of(world, model, came[rank])
+        shared.average(samples[rank], model.buffers, before)
+        return model, shared.signal
+
+    weights = np.array(samples) / sum(samples)
+    for model, agreed in on_ranks(size, step):
+        for i, param in enumerate(model.params):
+            if not any(use[i] for use in used):
+                assert param.grad is None
+                continue
+            parts = [w * g[i] * u[i] for w, g, u in zip(weights, gradients, used, strict=True)]
+            assert (param.grad.dtype, param.grad.shape) == (param.dtype, param.shape)
+            np.testing.assert_allclose(param.grad, sum(parts), rtol=1e-4, atol=1e-5)
+        running, fixed, counts = (buffer.data for buffer in model.buffers)
+        np.testing.assert_allclose(running, 1 + weights @ changes, rtol=1e-5, atol=1e-5)
+        assert fixed.tobytes() == constant.tobytes()
+        assert counts.tolist() == [0, 1, 2]
+        assert agreed is (signal.SIGTERM if any(came) else None)
+
+
+def test_ranks_begin_with_the_weights_and_generators_of_the_first():
+    def train(world):
+        model = Tensors([(2, 3)], [np.float32], [np.arange(3)])
+        model.params[0].data += world.rank
+        generator = minidl.Generator(world.rank)
+        with rank_of(world, model).together({}, np.arange(3), [generator]):
+            begun = model.params[0].numpy().copy(), generator.host.random()
+            generator.host.random(world.rank)
+        return *begun, generator.host.random()
+
+    weights, inside, afterwards = zip(*on_ranks(3, train), strict=True)
+    assert not np.any(weights)
+    assert len(set(inside)) == 3
+    assert len(set(afterwards)) == 1
+
+
+def test_an_exchange_after_an_epoch_agrees_on_signals_and_the_end():
+    def end(world, came):
+        shared = rank_of(world, Tensors([(1,)], [np.float32], []), came)
+        return shared.agree(world.rank == 1), shared.signal, shared.of_first(5.0 - world.rank)
+
+    assert on_ranks(3, lambda world: end(world, None)) == [(True, None, 5.0)] * 3
+    stopped = on_ranks(3, lambda world: end(world, signal.SIGINT if world.rank == 2 else None))
+    assert stopped == [(True, signal.SIGINT, 5.0)] * 3
+
+
+def test_everybody_hears_what_each_rank_says():
+    said = ["", "one", "two \N{N-ARY SUMMATION}"]
+    assert on_ranks(3, lambda world: world.allgather(said[world.rank])) == [said] * 3
