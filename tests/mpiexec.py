@@ -15,11 +15,14 @@ def mpiexec(ranks, *command, **environment):
     beside = Path(sys.executable).with_name("mpiexec")
     launcher = beside if beside.exists() else shutil.which("mpiexec")
     options = ["-n", str(ranks), "--oversubscribe", "--bind-to", "none"]
-    return subprocess.run(
-        [str(launcher), *options, sys.executable, *map(str, command)],
-        capture_output=True,
-        text=True,
-        env={**os.environ, **AS_ROOT, "OPENBLAS_NUM_THREADS": "1", **environment},
-        timeout=HALF_A_MINUTE,
-        check=False,
-    )
+    command = [str(launcher), *options, sys.executable, *map(str, command)]
+    env = {**os.environ, **AS_ROOT, "OPENBLAS_NUM_THREADS": "1", **environment}
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env
+    ) as started:
+        try:
+            out, err = started.communicate(timeout=HALF_A_MINUTE)
+        except subprocess.TimeoutExpired:
+            started.terminate()  # which ends the ranks, too; killed, it would leave them behind
+            raise
+    return subprocess.CompletedProcess(command, started.returncode, out, err)
