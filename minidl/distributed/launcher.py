@@ -28,7 +28,8 @@ def world() -> World:
     process may use cores, where one that n ranks may use counts for 1/n of a core, and at least
     one. `set_num_threads` before or after it, or MINIDL_NUM_THREADS, have the last word. From then
     on an error that nobody catches on one rank ends all ranks, and so does a rank whose program
-    ends while others train.
+    ends while others train. After Ctrl-C, Open MPI's mpiexec leaves the ranks half a second to
+    write a checkpoint; a signal to one of them, as long as they need.
 
     Returns:
         The same world at every call.

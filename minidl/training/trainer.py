@@ -167,9 +167,10 @@ class Trainer:
 
         In a world of several ranks all record the same history, whose measures are those of all
         ranks; validation data are shared as batches are. Rank 0 alone shows progress, its bar that
-        of its own share, and writes the checkpoint, which any number of ranks can read to go on.
-        A signal to one of them interrupts all after the same step. Any other error of one rank ends
-        all: it is printed, and the program is aborted.
+        of its own share, and writes the checkpoint, which any number of ranks can read to go on: to
+        the same weights but for rounding, and for what dropout and transforms draw. A signal to one
+        rank interrupts all after the same step. Any other error of one rank ends all: it is
+        printed, and the program is aborted.
 
         A step whose loss is not finite is not taken, nor one whose gradients are not, as far as the
         bias of the first layer shows it: the model stays as it was. That holds on the CPU. On a GPU
