@@ -31,6 +31,12 @@ def options(description: str, name: str) -> argparse.Namespace:
     parser.add_argument(
         "--seed", type=non_negative_integer, default=0, help="for weights and batch order"
     )
+    parser.add_argument(
+        "--distributed",
+        action="store_true",
+        help="share each batch among the processes that mpiexec starts, on CPUs: "
+        "mpiexec -n 4 python ... --distributed",
+    )
     parser.add_argument("--data-dir", type=Path, help="folder with the four Fashion-MNIST files")
     parser.add_argument("--out", type=Path, default=Path("runs") / name, help="for the results")
     parser.add_argument(
@@ -63,20 +69,28 @@ def positive_number(text: str) -> float:
     return number
 
 
-def end_interrupted() -> NoReturn:
+def end_interrupted(world: minidl.World) -> NoReturn:
     """End the program after Ctrl-C, with the command that goes on from the checkpoint."""
-    command = shlex.join(["python", *(arg for arg in sys.argv if arg != "--resume")])
-    print(f"Interrupted; to go on: {command} --resume", file=sys.stderr)
+    launcher = ["mpiexec", "-n", str(world.size)] if world.size > 1 else []
+    command = shlex.join([*launcher, "python", *(arg for arg in sys.argv if arg != "--resume")])
+    if world.rank == 0:
+        print(f"Interrupted; to go on: {command} --resume", file=sys.stderr)
     sys.exit(130)
 
 
 def run(description: str, name: str, build: Callable[[], minidl.Sequential]) -> None:
     """Train the model that `build` makes, print how it does on the test set, save the results."""
     args = options(description, name)
+    world = minidl.world() if args.distributed else minidl.Alone()
+    first, several = world.rank == 0, world.size > 1
     try:
-        device = minidl.find_device(args.device)
+        device = minidl.find_device("cpu" if several and args.device == "auto" else args.device)
+        if not first:
+            world.barrier()  # rank 0 fetches the data, if they are not there yet
         (x_train, y_train), (x_test, y_test) = minidl.fashion_mnist(args.data_dir)
         args.out.mkdir(parents=True, exist_ok=True)
+        if first:
+            world.barrier()
     except (minidl.DeviceError, OSError, ValueError) as error:
         sys.exit(f"{Path(sys.argv[0]).name}: {error}")
 
@@ -86,14 +100,17 @@ def run(description: str, name: str, build: Callable[[], minidl.Sequential]) -> 
 
     minidl.seed(args.seed)
     model = build()
-    model.summary()
     model.to(device)
-    print(f"Training on the {device}, {len(x_train):,} images, {len(x_test):,} to test")
+    if first:
+        model.summary()
+        ranks = f" in {world.size} processes" if several else ""
+        sizes = f"{len(x_train):,} images, {len(x_test):,} to test"
+        print(f"Training on the {device}{ranks}, {sizes}")
 
     # A rate that falls to zero ends each run at rest; a constant one ends wherever noise left it.
     steps = args.epochs * -(-len(x_train) // args.batch_size)
     optimizer = minidl.Adam(model.parameters(), lr=minidl.CosineDecay(args.lr, steps))
-    trainer = minidl.Trainer(model, minidl.cross_entropy, optimizer)
+    trainer = minidl.Trainer(model, minidl.cross_entropy, optimizer, world=world)
     checkpoint = args.out / "checkpoint.safetensors"
     try:
         history = trainer.fit(
@@ -106,9 +123,11 @@ def run(description: str, name: str, build: Callable[[], minidl.Sequential]) -> 
             resume=checkpoint if args.resume else None,
         )
     except minidl.Interrupted:
-        end_interrupted()
-    except (OSError, ValueError) as error:
+        end_interrupted(world)
+    except (minidl.DeviceError, OSError, ValueError) as error:
         sys.exit(f"{Path(sys.argv[0]).name}: {error}")
+    if not first:
+        return
 
     loss, accuracy = history["val_loss"][-1], history["val_accuracy"][-1]
     print(f"Test loss {loss:.4f}, test accuracy {accuracy:.4f}")

@@ -1,7 +1,8 @@
 """A small convolutional network learns Fashion-MNIST: python examples/fashion_cnn.py.
 
 One convolution, one pooling, two dense layers; Adam, batches of 32, 5 epochs. The tutorial that
-this follows printed a validation accuracy of 0.9158.
+this follows printed a validation accuracy of 0.9158. `mpiexec -n 4 python examples/fashion_cnn.py
+--distributed` trains the same model in four processes.
 """
 
 from fashion import run

@@ -76,7 +76,7 @@ def main() -> None:
         if args.readme:
             write_readme(load(args.results))
     except minidl.Interrupted:
-        end_interrupted()
+        end_interrupted(minidl.Alone())
     except (minidl.DeviceError, ImportError, OSError, ValueError) as error:
         sys.exit(f"reproduce.py: {error}")
 

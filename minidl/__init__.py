@@ -30,6 +30,7 @@ from minidl.data import (
     save_idx,
     train_validation_split,
 )
+from minidl.distributed import Alone, RanksDifferError, World, world
 from minidl.gradcheck import GradientError, gradcheck
 from minidl.interop import (
     export_onnx,
@@ -152,6 +153,7 @@ __all__ = [
     "SGD",
     "Adam",
     "AdamW",
+    "Alone",
     "AvgPool",
     "BatchNorm",
     "Buffer",
@@ -186,6 +188,7 @@ __all__ = [
     "Parameter",
     "Prediction",
     "RandomCrop",
+    "RanksDifferError",
     "ReLU",
     "ReduceLROnPlateau",
     "Rescale",
@@ -203,6 +206,7 @@ __all__ = [
     "Transform",
     "WarmUp",
     "WeightAverage",
+    "World",
     "abs",
     "accuracy",
     "avg_pool",
@@ -280,4 +284,5 @@ __all__ = [
     "weights_to_keras",
     "weights_to_pytorch",
     "where",
+    "world",
 ]

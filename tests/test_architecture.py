@@ -13,14 +13,14 @@ ROOT = Path(__file__).parent.parent
 FLOORS = [
     {"backend"},
     {"kernels"},
-    {"anomaly"},
+    {"anomaly", "distributed"},
     {"tensor"},
     {"ops"},
     {"losses", "optim", "init", "gradcheck", "machine"},
     {"layers"},
     {"data"},
     {"training"},
-    {"interop", "distributed"},
+    {"interop"},
 ]
 # tensor takes nothing from kernels, layers nothing from losses and optim; the floors allow it.
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
@@ -61,6 +61,17 @@ def test_imports_run_downwards(path):
         assert FLOOR[other] < FLOOR[own], f"{own} ({path.name}) imports {module}: not below it"
 
 
+def test_only_training_and_the_sampler_know_of_other_processes():
+    knowing = {
+        str(path.relative_to(ROOT / "minidl"))
+        for path in SOURCES
+        for module in imported_modules(path)
+        if room(module.split(".")) == "distributed"
+    }
+    inside = {path for path in knowing if path.startswith(("distributed/", "training/"))}
+    assert knowing - inside == {"__init__.py", "data/loader.py"}
+
+
 def test_the_reader_of_imports_sees_every_form(tmp_path, monkeypatch):
     monkeypatch.setattr(sys.modules[__name__], "ROOT", tmp_path)
     path = tmp_path / "minidl" / "ops" / "planted.py"
@@ -92,7 +103,7 @@ def test_importing_minidl_loads_no_optional_library():
     loaded = {name.split(".")[0] for name in done.stdout.split()}
     assert "numpy" in loaded
     drawing, files = {"PIL", "matplotlib", "rich"}, {"pooch", "requests", "safetensors"}
-    others = {"cupy", "h5py", "keras", "onnx", "scipy", "sklearn", "torch"}
+    others = {"cupy", "h5py", "keras", "mpi4py", "onnx", "scipy", "sklearn", "torch"}
     assert not loaded & (drawing | files | others)
 
 

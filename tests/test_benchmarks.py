@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from mpiexec import AS_ROOT
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 
@@ -23,11 +24,12 @@ def run(program, *arguments, **environment):
         ("kernels", ["--models", "3", "--seconds", "0.01"], "model 3: 2x2x16 on 32x28x28x1"),
         ("step_profile", ["--model", "5", "--seconds", "0.01"], "2 dense 128"),
         ("fit", ["--models", "57", "--samples", "500"], "7 deep-mlp-dropout"),
+        ("distributed", ["--models", "5", "--steps", "4"], "5 dense-tutorial"),
     ],
 )
 def test_a_benchmark_leaves_table_result_and_chart(tmp_path, program, arguments, row):
     folder = tmp_path / "deep" / "er"
-    done = run(f"{program}.py", "--rounds", 1, "--output", folder, *arguments)
+    done = run(f"{program}.py", "--rounds", 1, "--output", folder, *arguments, **AS_ROOT)
     assert done.returncode == 0, done.stderr
     assert row in done.stdout
     assert {path.name for path in folder.iterdir()} == {f"{program}.json", f"{program}.png"}
@@ -95,6 +97,17 @@ def test_the_arithmetic_of_a_step():
     assert products(one, 64)[0] == (64 * 28 * 28, 3 * 3 * 1, 32)
     assert products(dense, 32)[:2] == [(32 * 28, 28, 128), (32 * 28, 128, 64)]
     assert step_flops(one, 64) / 64 == pytest.approx(46e6, rel=0.01)
+
+
+@pytest.mark.usefixtures("pieces")
+def test_what_is_to_be_expected_of_many_machines():
+    from distributed import Link, efficiency, ring_seconds
+
+    # Three messages there and three back, of 1/4 of 8 MB, at 1 GB/s and 1 ms each.
+    assert ring_seconds(Link(8e9, 1e-3), 8e6, ranks=4) == pytest.approx(6 * (1e-3 + 2e-3))
+    assert efficiency(step=3.0, exchange=1.0, overlapped=False) == 0.75
+    assert efficiency(step=3.0, exchange=1.0, overlapped=True) == 1.0
+    assert efficiency(step=3.0, exchange=3.0, overlapped=True) == 0.75
 
 
 @pytest.mark.usefixtures("pieces")

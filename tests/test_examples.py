@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from mpiexec import mpiexec
 
 import minidl
 
@@ -39,6 +40,29 @@ def test_a_program_trains_and_leaves_its_results(tmp_path, program, parameters, 
         "history.png",
         "predictions.png",
     }
+
+
+def test_two_processes_train_and_leave_the_results_of_one(tmp_path):
+    options = ["--epochs", 1, "--batch-size", 256, "--out", tmp_path, "--distributed"]
+    done = mpiexec(2, ROOT / "examples" / "fashion_mlp.py", *options)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("Total params: 101,770") == 1
+    assert done.stdout.count("Training on the cpu in 2 processes, 60,000 images") == 1
+    together = re.findall(r"Test loss \d\.\d+, test accuracy (\d\.\d+)", done.stdout)
+    assert len(together) == 1
+    one = run("fashion_mlp.py", *options)
+    alone = re.search(r"Test loss \d\.\d+, test accuracy (\d\.\d+)", one.stdout)
+    # float32, and 235 steps for rounding to grow: 20 pictures of 10,000
+    assert float(together[0]) == pytest.approx(float(alone[1]), abs=2e-3)
+    assert "in 2 processes" not in one.stdout
+
+
+def test_without_data_one_process_says_so_and_all_end(tmp_path):
+    options = ["--data-dir", tmp_path, "--out", tmp_path, "--distributed"]
+    done = mpiexec(2, ROOT / "examples" / "fashion_mlp.py", *options)
+    assert done.returncode != 0
+    assert done.stderr.count("fashion_mlp.py: ") == 1
+    assert "the program of rank 0 has ended" in done.stderr
 
 
 def test_the_saved_model_gives_the_printed_accuracy(tmp_path):

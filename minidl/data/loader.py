@@ -15,6 +15,7 @@ import numpy as np
 
 from minidl import backend
 from minidl.backend import Array, Generator, default_generator
+from minidl.distributed import Alone, World
 from minidl.kernels.threads import Ahead
 from minidl.layers.module import positive
 from minidl.tensor import Tensor
@@ -94,18 +95,25 @@ class DataLoader:
             one_pass.prepare()
             yield batch if len(batch) > 1 else batch[0]
 
-    def one_pass(self, like: Array | None = None, state: Mapping[str, Any] | None = None) -> Pass:
+    def one_pass(
+        self,
+        like: Array | None = None,
+        state: Mapping[str, Any] | None = None,
+        world: World | None = None,
+    ) -> Pass:
         """The next pass over the data, with all that is random about it drawn.
 
         Args:
             like: an array of the device to bring batches to, and of the dtype to bring inputs to
                 once they are transformed.
             state: of a pass that was left, to go on with it instead, see `Pass.state_dict`.
+            world: whose ranks share each batch; without a state, all of them begin this pass. None
+                for all of each batch.
 
         Raises:
             ValueError: if the state is that of a pass over other data.
         """
-        return Pass(self, like, state)
+        return Pass(self, like, state, Alone() if world is None else world)
 
     def on_device_of(self, like: Array) -> DataLoader:
         """The same over copies of the data on the device of an array, if they fit there.
@@ -129,17 +137,31 @@ class Pass:
     """The batches of one pass over a data set, by number or in turn.
 
     Any thread may ask for any batch at any time: a batch depends on its number alone.
+
+    In a world of several ranks a batch is this rank's share of it. Shares lie side by side, and
+    differ by one sample at most; a last batch of fewer samples than ranks leaves the last of them
+    with empty ones. All ranks go through the order that rank 0 has drawn. A transform draws other
+    numbers for each share, so that what a sample becomes depends on the number of ranks.
     """
 
     def __init__(
-        self, loader: DataLoader, like: Array | None, state: Mapping[str, Any] | None
+        self,
+        loader: DataLoader,
+        like: Array | None,
+        state: Mapping[str, Any] | None,
+        world: World,
     ) -> None:
         self._loader = loader
         self._like = like
+        self._world = world
         if state is None:
             rng = loader.generator.host
             self._order = rng.permutation(len(loader.x)) if loader.shuffle else None
-            self._seed = int(rng.integers(1 << 62)) if loader.transform else 0
+            seed = np.array([rng.integers(1 << 62) if loader.transform else 0], np.int64)
+            for drawn in (seed, self._order):
+                if drawn is not None:
+                    world.broadcast(drawn)
+            self._seed = int(seed[0])
             self._first = 0
         else:
             self._order, self._seed, self._first = state["order"], state["seed"], state["next"]
@@ -152,7 +174,7 @@ class Pass:
         self._there = backend.of(loader.x)
         self._places = None if self._order is None else self._there.asarray(self._order)
         here = backend.of(loader.x if like is None else like)
-        size = loader.x.nbytes // len(loader.x) * loader.batch_size
+        size = loader.x.nbytes // len(loader.x) * loader.batch_size // world.size
         self._may_prepare = here is backend.CPU and (size >= LARGE or bool(loader.transform))
         self._number = self._first - 1  # of the batch that the loop is at
         self._next: tuple[int, Ahead[tuple[Tensor, ...]]] | None = None
@@ -166,11 +188,17 @@ class Pass:
         places = np.arange(len(self._loader.x)) if self._order is None else self._order
         return places[self._extent(number)]
 
+    def size(self, number: int) -> int:
+        """The number of samples of a batch."""
+        extent = self._extent(number)
+        return extent.stop - extent.start
+
     def inputs(self, number: int) -> Tensor:
         """The inputs of a batch."""
         array = self._cut(self._loader.x, number)
-        if transform := self._loader.transform:
-            array = transform(array, Generator(self._seed + number))
+        if (transform := self._loader.transform) and len(array):
+            stream = number * self._world.size + self._world.rank
+            array = transform(array, Generator(self._seed + stream))
         if self._like is not None:
             array = array.astype(self._like.dtype, copy=False)
         return Tensor(array)
@@ -193,7 +221,11 @@ class Pass:
     def _extent(self, number: int) -> slice:
         """Where a batch lies among the samples in their order."""
         start = number * self._loader.batch_size
-        return slice(start, min(start + self._loader.batch_size, len(self._loader.x)))
+        samples = min(self._loader.batch_size, len(self._loader.x) - start)
+        least, more = divmod(samples, self._world.size)  # the first ranks take one more
+        rank = self._world.rank
+        start += rank * least + min(rank, more)
+        return slice(start, start + least + (rank < more))
 
     def _batch(self, number: int) -> tuple[Tensor, ...]:
         inputs = self.inputs(number)

@@ -58,6 +58,11 @@ def get_num_threads() -> int:
     return _count
 
 
+def is_set_by_user() -> bool:
+    """Whether `set_num_threads` or the environment has said how many threads there are."""
+    return VARIABLE in os.environ or _count != _count_at_start()
+
+
 def _count_at_start() -> int:
     """The number of threads that the environment asks for, or that the machine has cores for."""
     asked = os.environ.get(VARIABLE)

@@ -34,6 +34,10 @@ class Callback:
 
     The trainer gives access to all: `trainer.model`, `trainer.optimizer`, `trainer.history`.
     Setting `trainer.stop_training = True` ends training after the epoch.
+
+    In a world of several ranks each calls its own callbacks, with the same measures; what ends
+    training on one ends it on all. The ones here write files on rank 0 alone; one of your own that
+    writes or prints asks for `trainer.world.rank == 0`.
     """
 
     def on_train_begin(self, trainer: Trainer) -> None:
@@ -324,7 +328,8 @@ class ModelCheckpoint(Callback):
                     f"{self._path}: expected epoch or one of {', '.join(measures)} between the "
                     f"braces: {error}"
                 ) from error
-            save_weights(trainer.model, path)
+            if trainer.world.rank == 0:
+                save_weights(trainer.model, path)
             self.last_saved = path
 
 
@@ -430,7 +435,8 @@ class CSVLogger(Callback):
 
     def on_epoch_end(self, trainer: Trainer, epoch: int, measures: Measures) -> None:
         """Write the history so far."""
-        trainer.history.save(self._path)
+        if trainer.world.rank == 0:
+            trainer.history.save(self._path)
 
 
 class WeightAverage(Callback):

@@ -17,8 +17,9 @@ from minidl.data.files import replacing
 from minidl.data.loader import DataLoader, Pass
 from minidl.training.callbacks import Callback
 from minidl.training.forms import check_form
-from minidl.training.interruption import end, interruptible
+from minidl.training.interruption import end
 from minidl.training.means import Means
+from minidl.training.parallel import Single
 from minidl.training.weights import check_types, declared, opened, shortened
 
 if TYPE_CHECKING:
@@ -87,23 +88,27 @@ class Epoch:
 class Checkpoints:
     """Writes the state of a training after each epoch, and when a signal ends it before its time.
 
+    Rank 0 does, for all ranks of a world. The file says nothing of them: any number of ranks can go
+    on from there.
+
     Attributes:
         path: of the file; None for none.
         trainer: of the training.
         loader: that goes through its data.
         told: what hears of it.
-        interruption: notes the signal.
+        parallel: tells of the signal.
     """
 
     path: str | os.PathLike[str] | None
     trainer: Trainer
     loader: DataLoader
     told: Callback
-    interruption: interruptible
+    parallel: Single
 
     def after_step(self, epoch: Epoch) -> None:
         """Write the state inside an epoch, and end training, if a signal came."""
-        if self.interruption.signal:
+        if self.parallel.signal:
+            epoch.means.add_up(self.trainer.world)
             self._write(epoch)
             self._end_if_interrupted(epoch)
 
@@ -113,17 +118,19 @@ class Checkpoints:
         self._end_if_interrupted(epoch)
 
     def _write(self, epoch: Epoch | None) -> None:
-        if self.path is not None:
+        if self.path is not None and self.trainer.world.rank == 0:
             state = training_state(self.trainer, self.loader, self.told, epoch)
             write_checkpoint(self.path, state)
 
     def _end_if_interrupted(self, epoch: Epoch) -> None:
-        if self.path is not None and self.interruption.signal:
+        if self.path is not None and self.parallel.signal:
+            self.trainer.world.barrier()  # nobody leaves before the file is complete
             end(
-                self.interruption.signal,
+                self.parallel.signal,
                 f"training was interrupted in epoch {epoch.number}, after {epoch.batches.done} of "
                 f"{len(epoch.batches)} batches; fit(..., resume={os.fspath(self.path)!r}) goes on "
                 "from there",
+                self.trainer.world.rank,
             )
 
 
@@ -142,7 +149,7 @@ def training_state(
         "data": _data(loader),
         "model": trainer.model.state_dict(),
         "optimizer": trainer.optimizer.state_dict(),
-        "generators": [g.state_dict() for g in _generators(trainer, loader)],
+        "generators": [g.state_dict() for g in generators_of(trainer, loader)],
         "history": trainer.history.state_dict(),
         "stop_training": trainer.stop_training,
         "callbacks": told.state_dict(),
@@ -192,7 +199,7 @@ def _restore(
         raise ValueError(f"it went through {state['data']}, this one through {_data(loader)}")
     trainer.model.load_state_dict(state["model"])
     trainer.optimizer.load_state_dict(state["optimizer"])
-    generators = _generators(trainer, loader)
+    generators = generators_of(trainer, loader)
     for generator, stood in zip(generators, state["generators"], strict=True):
         generator.load_state_dict(stood)
     trainer.history.load_state_dict(state["history"])
@@ -205,8 +212,12 @@ def _restore(
         _check_measurable(batch["outputs"], batch["labels"], trainer, loader)
     like = trainer.optimizer.params[0].data
     means = Means(trainer.metrics)
-    means.load_state_dict(under_way["means"], like)
-    batches = loader.one_pass(like, under_way["batches"])
+    measured = under_way["means"]
+    if trainer.world.rank:  # rank 0 counts what all have measured before
+        number = measured["measured"] + len(measured["waiting"])
+        measured = {"samples": 0, "sums": {}, "measured": number, "waiting": []}
+    means.load_state_dict(measured, like)
+    batches = loader.one_pass(like, under_way["batches"], trainer.world)
     began = time.perf_counter() - under_way["seconds"]
     return Epoch(under_way["number"], batches, means, began)
 
@@ -238,7 +249,7 @@ def _data(loader: DataLoader) -> dict[str, Any]:
     }
 
 
-def _generators(trainer: Trainer, loader: DataLoader) -> list[Generator]:
+def generators_of(trainer: Trainer, loader: DataLoader) -> list[Generator]:
     """All generators that training draws from, each once."""
     own = [getattr(module, "generator", None) for module in trainer.model.modules()]
     found = [default_generator, loader.generator, *own]

@@ -8,9 +8,15 @@ import threading
 from types import FrameType
 from typing import Any, NoReturn, Self
 
+from minidl.distributed import OnAllRanks
 
-class Interrupted(KeyboardInterrupt):
+
+class Interrupted(OnAllRanks, KeyboardInterrupt):
     """Training was interrupted, and can go on; the message says how."""
+
+
+class Terminated(OnAllRanks, SystemExit):
+    """Training was ended by SIGTERM."""
 
 
 class interruptible:  # noqa: N801  it reads as what it does
@@ -49,15 +55,16 @@ class interruptible:  # noqa: N801  it reads as what it does
         self.__exit__()
 
 
-def end(by: signal.Signals, what_to_do: str) -> NoReturn:
-    """End training after a signal.
+def end(by: signal.Signals, what_to_do: str, rank: int = 0) -> NoReturn:
+    """End training after a signal that all ranks know of.
 
     Raises:
         Interrupted: after Ctrl-C, saying what to do to go on.
-        SystemExit: after SIGTERM, with the status that a shell gives such an end; what to do is
-            printed to the error stream.
+        Terminated: a SystemExit, after SIGTERM, with the status that a shell gives such an end;
+            rank 0 prints what to do to the error stream.
     """
     if by is signal.SIGTERM:
-        print(f"minidl: {what_to_do}", file=sys.stderr, flush=True)
-        raise SystemExit(128 + by)
+        if rank == 0:
+            print(f"minidl: {what_to_do}", file=sys.stderr, flush=True)
+        raise Terminated(128 + by)
     raise Interrupted(what_to_do)

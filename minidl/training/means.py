@@ -9,6 +9,7 @@ import numpy as np
 
 from minidl import backend
 from minidl.backend import Array
+from minidl.distributed import World
 from minidl.tensor import Tensor
 
 # From outputs and labels to a single number, the mean over the samples.
@@ -43,9 +44,18 @@ class Means:
         self.waiting.append((loss.data, outputs.data, labels.data))
         self.bytes += outputs.data.nbytes
         if len(self.waiting) >= self.MOST_BATCHES or self.bytes >= self.MOST_BYTES:
-            self.samples, self.sums = self._with_waiting()
-            self.measured += len(self.waiting)
-            self.waiting, self.bytes = [], 0
+            self._measure()
+
+    def add_up(self, world: World) -> None:
+        """Add to what this rank has measured what all others have; nothing is added afterwards."""
+        if world.size == 1:
+            return
+        self._measure()
+        names = "loss", *self.metrics
+        totals = np.array([self.samples, *(self.sums.get(name, 0.0) for name in names)])
+        world.allreduce(totals)
+        self.samples = int(totals[0])
+        self.sums = dict(zip(names, totals[1:].tolist(), strict=True))
 
     def state_dict(self) -> dict[str, Any]:
         """What has been added so far, what is waiting among it."""
@@ -81,6 +91,12 @@ class Means:
         """The means so far. Asking changes nothing: what waits is measured with what follows."""
         samples, sums = self._with_waiting()
         return {name: total / samples for name, total in sums.items()}
+
+    def _measure(self) -> None:
+        """Measure what is waiting."""
+        self.samples, self.sums = self._with_waiting()
+        self.measured += len(self.waiting)
+        self.waiting, self.bytes = [], 0
 
     def _with_waiting(self) -> tuple[int, dict[str, float]]:
         """The number of samples and the sums, with those of what is waiting added."""

@@ -114,7 +114,7 @@ class Bar(Lines):
         )
 
 
-def progress(verbose: int | str, epochs: int, batches: int) -> Silent:
+def progress(verbose: int | str, epochs: int, batches: int, rank: int = 0) -> Silent:
     """What shows a training of so many epochs and batches an epoch.
 
     Args:
@@ -122,6 +122,7 @@ def progress(verbose: int | str, epochs: int, batches: int) -> Silent:
             2 elsewhere.
         epochs: how many there will be.
         batches: how many an epoch has.
+        rank: of the process; all but rank 0 are silent.
 
     Raises:
         ValueError: for any other `verbose`.
@@ -131,7 +132,8 @@ def progress(verbose: int | str, epochs: int, batches: int) -> Silent:
     kinds: dict[int | str, type[Silent]] = {0: Silent, 1: Bar, 2: Lines}
     if verbose not in kinds:
         raise ValueError(f'verbose must be 0, 1, 2 or "auto", got {verbose!r}')
-    return kinds[verbose](epochs, batches)
+    kind = Silent if rank else kinds[verbose]
+    return kind(epochs, batches)
 
 
 def _numbers(measures: Measures) -> str:

@@ -17,6 +17,7 @@ import numpy as np
 from minidl.anomaly import NonFiniteError
 from minidl.backend import Array, Generator, default_generator
 from minidl.data.loader import DataLoader, Pass, Transformation
+from minidl.distributed import Alone, World
 from minidl.layers import Buffer, Module
 from minidl.losses import cross_entropy
 from minidl.optim import Optimizer
@@ -24,13 +25,14 @@ from minidl.optim.optimizers import scale_to_norm
 from minidl.tensor import Tensor, no_grad
 from minidl.training import divergence
 from minidl.training.callbacks import Callback, CallbackList, EpochFunction
-from minidl.training.checkpoint import Checkpoints, Epoch, restore_training
+from minidl.training.checkpoint import Checkpoints, Epoch, generators_of, restore_training
 from minidl.training.failures import explains_failures
 from minidl.training.history import History
 from minidl.training.interruption import interruptible
 from minidl.training.means import Means, Measure
 from minidl.training.metrics import accuracy
 from minidl.training.outputs import ends_in_softmax, outputs_of
+from minidl.training.parallel import Single, parallel, settings_of
 from minidl.training.progress import Silent, progress
 
 # What a history holds besides metrics.
@@ -51,6 +53,7 @@ class Trainer:
             is given, which may be those of several batches; {"accuracy": accuracy} if None and the
             loss is cross_entropy. No metric can be named "loss" or "seconds".
         clip_norm: the largest norm of all gradients together, see `clip_grad_norm`; None for any.
+        world: the processes that train together, `minidl.world()`; None for this process alone.
 
     Attributes:
         history: what the last `fit` has recorded so far, also if it was interrupted.
@@ -59,6 +62,14 @@ class Trainer:
     Inputs of every dtype are converted, batch by batch, to the dtype and the device of the model.
     Threads that share a trainer take turns: `fit`, `evaluate` and `predict` switch the model
     between training and evaluation.
+
+    In a world of several ranks, each calls `fit` with the same arguments and all of the data, and
+    takes its share of each batch. Before a step, gradients are averaged over the whole batch, so
+    that all ranks hold the same model throughout, that of rank 0 at first; this needs a loss that
+    is a mean over samples. Two things depend on the number of ranks: what is random about a sample,
+    for each rank's dropout and transforms draw numbers of their own; and batch normalisation, which
+    takes the statistics of each rank's share, as PyTorch's DistributedDataParallel does. Of its
+    running statistics, and of all floating buffers, the mean over the batch is taken in each step.
     """
 
     def __init__(
@@ -69,6 +80,7 @@ class Trainer:
         *,
         metrics: Mapping[str, Measure] | None = None,
         clip_norm: float | None = None,
+        world: World | None = None,
     ) -> None:
         self.model = model
         self.optimizer = optimizer
@@ -89,6 +101,7 @@ class Trainer:
         self.stop_training = False
         self._turn = threading.RLock()
         self.clip_norm = clip_norm
+        self.world = Alone() if world is None else world
 
     def __getstate__(self) -> dict[str, Any]:
         """What a copy takes along: all but the lock."""
@@ -148,7 +161,16 @@ class Trainer:
             OSError: if the checkpoint cannot be read or written.
             NonFiniteError: if the loss, a gradient or a weight becomes nan or infinite; see below.
             MemoryError: if a batch needs more memory than there is, which is let go again.
-            DeviceError: if the device stops working.
+            DeviceError: if the device stops working, or is not the CPU and there are several ranks.
+            RanksDifferError: a ValueError, on every rank, if the ranks of a world do not train the
+                same model on the same data with the same arguments; it names the first difference.
+
+        In a world of several ranks all record the same history, whose measures are those of all
+        ranks; validation data are shared as batches are. Rank 0 alone shows progress, its bar that
+        of its own share, and writes the checkpoint, which any number of ranks can read to go on: to
+        the same weights but for rounding, and for what dropout and transforms draw. A signal to one
+        rank interrupts all after the same step. Any other error of one rank ends all: it is
+        printed, and the program is aborted.
 
         A step whose loss is not finite is not taken, nor one whose gradients are not, as far as the
         bias of the first layer shows it: the model stays as it was. That holds on the CPU. On a GPU
@@ -165,47 +187,63 @@ class Trainer:
         path = resume if checkpoint is None else checkpoint
         with (
             self._turn,
-            progress(verbose, epochs, len(loader)) as shown,
+            progress(verbose, epochs, len(loader), self.world.rank) as shown,
             self.model.mode(training=True),
             interruptible(path is not None) as interruption,
         ):
-            checkpoints = Checkpoints(path, self, loader, told, interruption)
+            shared = parallel(self, interruption)
+            checkpoints = Checkpoints(path, self, loader, told, shared)
             history = self.history = History()
             self.stop_training = False
             told.on_train_begin(self)
             under_way = None
             if resume is not None:
                 under_way = restore_training(resume, self, loader, told)
-            while len(history) < epochs and not self.stop_training:
-                epoch = under_way or self._begin(len(history) + 1, loader, told)
-                under_way = None
-                shown.start(epoch.number, done=epoch.batches.done)
-                try:
-                    measures = self._finish(epoch, shown, told, checkpoints)
-                except NonFiniteError as error:
-                    written = path if resume is not None or epoch.number > 1 else None
-                    raise NonFiniteError(
-                        f"epoch {epoch.number}, step {epoch.batches.done} of {len(epoch.batches)}: "
-                        f"{error}; {_last_saved(told, written)}"
-                    ) from error
-                if validation is not None:
-                    validated = self._evaluate(validation)
-                    measures |= {f"val_{name}": value for name, value in validated.items()}
-                seconds = epoch.seconds
-                history.append(measures, seconds)
-                shown.finish(epoch.number, measures, seconds)
-                told.on_epoch_end(self, epoch.number, measures)
-                checkpoints.after_epoch(epoch)
-            told.on_train_end(self)
+            settings = settings_of(
+                self,
+                loader,
+                epochs=f"{len(history)} to {epochs}",
+                validation_data=0 if validation is None else len(validation.x),
+                checkpoint=path is not None,
+            )
+            with shared.together(settings, loader.y, generators_of(self, loader)):
+                while len(history) < epochs and not self.stop_training:
+                    epoch = under_way or self._begin(len(history) + 1, loader, told)
+                    under_way = None
+                    shown.start(epoch.number, done=epoch.batches.done)
+                    try:
+                        measures = self._finish(epoch, shown, told, checkpoints, shared)
+                    except NonFiniteError as error:
+                        written = path if resume is not None or epoch.number > 1 else None
+                        step = f"step {epoch.batches.done} of {len(epoch.batches)}"
+                        raise NonFiniteError(
+                            f"epoch {epoch.number}, {step}: {error}; {_last_saved(told, written)}"
+                        ) from error
+                    if validation is not None:
+                        validated = self._evaluate(validation, self.world)
+                        measures |= {f"val_{name}": value for name, value in validated.items()}
+                    seconds = shared.of_first(epoch.seconds)
+                    history.append(measures, seconds)
+                    shown.finish(epoch.number, measures, seconds)
+                    told.on_epoch_end(self, epoch.number, measures)
+                    self.stop_training = shared.agree(self.stop_training)
+                    checkpoints.after_epoch(epoch)
+                told.on_train_end(self)
         return history
 
     def _begin(self, number: int, loader: DataLoader, told: Callback) -> Epoch:
         """Begin an epoch."""
         told.on_epoch_begin(self, number)
-        return Epoch(number, loader.one_pass(like=self._like), Means(self.metrics))
+        batches = loader.one_pass(like=self._like, world=self.world)
+        return Epoch(number, batches, Means(self.metrics))
 
     def _finish(
-        self, epoch: Epoch, shown: Silent, told: Callback, checkpoints: Checkpoints
+        self,
+        epoch: Epoch,
+        shown: Silent,
+        told: Callback,
+        checkpoints: Checkpoints,
+        shared: Single,
     ) -> dict[str, float]:
         """A step on every batch that is left; the loss and the metrics over all of the epoch.
 
@@ -214,11 +252,16 @@ class Trainer:
         means, batches = epoch.means, epoch.batches
         buffers = self._buffers()
         for inputs, labels in batches:
-            means.add(*self._learn(inputs, labels, buffers, batches), labels)
+            if len(inputs):
+                means.add(*self._learn(inputs, labels, buffers, shared, batches), labels)
+            else:  # of a last batch of fewer samples than ranks
+                self.optimizer.zero_grad()
+                self._step(0, buffers, [buffer.data for buffer in buffers], shared)
             self._check_losses(means, batches)
             shown.advance(means.values)
             told.on_batch_end(self)
             checkpoints.after_step(epoch)
+        means.add_up(self.world)
         measures = means.values()
         self._check_losses(means, batches)
         if spoilt := divergence.in_weights(self.model):
@@ -246,19 +289,28 @@ class Trainer:
             x: inputs (N, ...), in the dtype and on the device of the model.
             y: labels (N, ...), on the device of the model.
 
+        In a world of several ranks, all call it together, each with its share of the batch; their
+        weights must be the same, as they are after `fit`.
+
         Returns:
-            The loss and the metrics of the batch, before the update.
+            The loss and the metrics of the batch, before the update; in such a world, of the share.
 
         Raises:
             NonFiniteError: on the CPU, before the update, if the loss is nan or infinite, or the
                 gradients are; see `fit`.
         """
-        loss, outputs = (result.detach() for result in self._learn(x, y, self._buffers()))
+        shared = parallel(self, interruptible(active=False))
+        loss, outputs = (result.detach() for result in self._learn(x, y, self._buffers(), shared))
         measured = {name: metric(outputs, y) for name, metric in self.metrics.items()}
         return {"loss": loss, **measured}
 
     def _learn(
-        self, x: Tensor, y: Tensor, buffers: Sequence[Buffer], batches: Pass | None = None
+        self,
+        x: Tensor,
+        y: Tensor,
+        buffers: Sequence[Buffer],
+        shared: Single,
+        batches: Pass | None = None,
     ) -> tuple[Tensor, Tensor]:
         """One step on one batch; the loss and the outputs before the update.
 
@@ -266,6 +318,7 @@ class Trainer:
             x: inputs (N, ...).
             y: labels (N, ...).
             buffers: what is to be as before if there is no update.
+            shared: makes the step one of all ranks.
             batches: the pass over the data that the batch comes from.
         """
         before = [buffer.data.copy() for buffer in buffers]
@@ -285,10 +338,17 @@ class Trainer:
                 buffer.data[...] = values
             self.optimizer.zero_grad()
             raise
+        self._step(len(x), buffers, before, shared)
+        return loss, outputs
+
+    def _step(
+        self, samples: int, buffers: Sequence[Buffer], before: Sequence[Array], shared: Single
+    ) -> None:
+        """The update, from the gradients of this rank's samples; arguments as `Single.average`."""
+        shared.average(samples, buffers, before)
         if self.clip_norm is not None:
             scale_to_norm(self.optimizer.params, self.clip_norm)
         self.optimizer.step()
-        return loss, outputs
 
     def _buffers(self) -> list[Buffer]:
         """What a step changes besides parameters, and can be undone: on a GPU it is not."""
@@ -296,7 +356,7 @@ class Trainer:
 
     @explains_failures
     def evaluate(self, x: Any, y: Any = None, batch_size: int | None = None) -> dict[str, float]:
-        """The mean loss and metrics over a data set, in evaluation mode.
+        """The mean loss and metrics over a data set, in evaluation mode, on this rank alone.
 
         Args:
             x: inputs, (N, ...); or a DataLoader of inputs and labels, which then has the say on
@@ -313,17 +373,19 @@ class Trainer:
         """
         loader = _loader("evaluate", x, y, batch_size)
         _check_labels(loader, "evaluate")
-        return self._evaluate(loader)
+        return self._evaluate(loader, Alone())
 
-    def _evaluate(self, loader: DataLoader) -> dict[str, float]:
-        """The mean loss and metrics over a data set, in evaluation mode."""
+    def _evaluate(self, loader: DataLoader, world: World) -> dict[str, float]:
+        """The mean loss and metrics over a data set, shared by the ranks, in evaluation mode."""
         means = Means(self.metrics)
         with self._turn, no_grad(), self.model.mode(training=False):
-            batches = loader.one_pass(like=self._like)
-            outputs = outputs_of(self.model, range(len(batches)), batches.inputs)
-            for number, out in enumerate(outputs):
+            batches = loader.one_pass(like=self._like, world=world)
+            numbers = [number for number in range(len(batches)) if batches.size(number)]
+            outputs = outputs_of(self.model, numbers, batches.inputs)
+            for number, out in zip(numbers, outputs, strict=True):
                 labels = batches.labels(number)
                 means.add(self.loss(out, labels), out, labels)
+            means.add_up(world)
             measures = means.values()
             if (wrong := means.not_finite) is not None:
                 x, y = batches.inputs(wrong), batches.labels(wrong)

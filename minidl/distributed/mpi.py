@@ -1,0 +1,120 @@
+"""The ranks that mpiexec has started, who speak through mpi4py.
+
+MPI itself ends a run when a process dies. It does not when one ends in good order, or with an error
+of Python's, while others wait for it: they would wait for ever. So an error that nobody catches
+ends all ranks, and before a rank leaves, or begins something that needs all, it asks who is there.
+"""
+
+from __future__ import annotations
+
+import atexit
+import sys
+import time
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import TracebackType
+from typing import Any, NoReturn
+
+import numpy as np
+
+from minidl import backend
+from minidl.backend import Array, DeviceError
+from minidl.distributed.communicator import OnAllRanks, World
+
+# How often a rank looks whether the others have come, in seconds; meanwhile it sleeps.
+EVERY = 0.005
+
+
+class MpiWorld(World):
+    """The world of MPI's COMM_WORLD. There is one in a process, see `world`.
+
+    Args:
+        mpi: the module mpi4py.MPI, which has begun MPI.
+    """
+
+    def __init__(self, mpi: Any) -> None:
+        self._mpi = mpi
+        # Communicators of our own, so that no message is taken for one of the user's.
+        self._all = mpi.COMM_WORLD.Dup()
+        self._doors = mpi.COMM_WORLD.Dup()
+        self.rank = self._all.Get_rank()
+        self.size = self._all.Get_size()
+
+    def allreduce(self, array: Array) -> None:
+        """See `World`."""
+        self._all.Allreduce(self._mpi.IN_PLACE, on_host(array))
+
+    def broadcast(self, array: Array) -> None:
+        """See `World`."""
+        self._all.Bcast(on_host(array))
+
+    def barrier(self) -> None:
+        """See `World`. Aborts if a rank cannot come any more."""
+        if gone := self._leaving(False):
+            self.abort(f"it waits for all, but the program of rank {gone[0]} has ended")
+
+    def abort(self, message: str) -> NoReturn:
+        """See `World`. mpiexec ends with status 1."""
+        text = f"minidl: rank {self.rank} of {self.size} ends all ranks: {message}"
+        print(text, file=sys.stderr, flush=True)
+        self._all.Abort(1)
+        raise SystemExit(1)  # which nobody reaches
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """See `World`."""
+        self.barrier()
+        try:
+            yield
+        except BaseException as error:
+            if isinstance(error, OnAllRanks):
+                raise
+            traceback.print_exc()
+            self.abort(f"{type(error).__name__}: {error}")
+
+    def watch(self) -> None:
+        """From now on, see to it that a rank which ends early does not leave others waiting."""
+        self._show = sys.excepthook
+        sys.excepthook = self._uncaught
+        atexit.register(self._leave)  # before MPI is finalized, which waits for all as well
+
+    def _uncaught(
+        self, kind: type[BaseException], error: BaseException, trace: TracebackType | None
+    ) -> None:
+        """In the place of sys.excepthook."""
+        if not isinstance(error, OnAllRanks):
+            self._show(kind, error, trace)
+            self.abort(f"{kind.__name__}: {error}")
+        elif self.rank == 0:
+            self._show(kind, error, trace)
+
+    def _leave(self) -> None:
+        """Let this process end, if all do."""
+        if not self._mpi.Is_finalized() and len(self._leaving(True)) < self.size:
+            self.abort(f"the program of rank {self.rank} has ended, and others wait for it")
+
+    def _leaving(self, leaves: bool) -> list[int]:
+        """Which ranks are about to leave, once each has said whether it is."""
+        flags = np.zeros(self.size, np.int8)
+        flags[self.rank] = leaves
+        request = self._doors.Iallreduce(self._mpi.IN_PLACE, flags)
+        while not request.Test():
+            time.sleep(EVERY)
+        return flags.nonzero()[0].tolist()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """A copy, also in another process, is the world of that process."""
+        from minidl.distributed.launcher import world
+
+        return world, ()
+
+
+def on_host(array: Array) -> Array:
+    """The array. Raises DeviceError if it is not on the host."""
+    if backend.of(array) is not backend.CPU:
+        raise DeviceError(
+            "ranks exchange arrays of the CPU alone, got one on device "
+            f"{backend.of(array).device!r}; train with .to('cpu'), or in one process"
+        )
+    return array
