@@ -1,5 +1,6 @@
 """What holds for every test."""
 
+import signal
 import sys
 
 import hypothesis
@@ -14,6 +15,12 @@ from minidl import backend
 hypothesis.settings.register_profile(
     "mutation", phases=[hypothesis.Phase.explicit, hypothesis.Phase.generate]
 )
+
+
+def pytest_configure():
+    # Where tests are started in the background Ctrl-C is ignored, also by what they start.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_addoption(parser):

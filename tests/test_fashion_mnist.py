@@ -22,7 +22,7 @@ import numpy as np
 import pytest
 from web_server import Server
 
-from minidl.data import FASHION_MNIST_CLASSES, fashion_mnist, fetch, load_idx
+from minidl.data import FASHION_MNIST_CLASSES, fashion_mnist, fetch, files, load_idx
 
 # The function of the same name hides the module from a plain import.
 room = importlib.import_module("minidl.data.fashion_mnist")
@@ -254,13 +254,13 @@ def test_files_may_lie_in_different_places(cache, tmp_path):
 def test_each_file_is_read_once(cache, monkeypatch):
     put(cache)
     opened = Counter()
-    plain_open = Path.open
+    open_file = files.open_file
 
-    def counting_open(self, *args, **kwargs):
-        opened[self.name] += 1
-        return plain_open(self, *args, **kwargs)
+    def counting(path):
+        opened[path.name] += 1
+        return open_file(path)
 
-    monkeypatch.setattr(Path, "open", counting_open)
+    monkeypatch.setattr(files, "open_file", counting)
     check(fashion_mnist())
     assert opened == dict.fromkeys(IN_CACHE, 1)
 

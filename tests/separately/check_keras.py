@@ -1,4 +1,7 @@
-"""Weights to Keras and back: the same outputs, and errors that name all."""
+"""Weights to Keras and back: the same outputs, and errors that name all.
+
+`tests/test_separately.py` runs this file.
+"""
 
 import copy
 import os
@@ -13,12 +16,12 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 import minidl
 
-pytest.importorskip("torch")
-h5py = pytest.importorskip("h5py")
 # Keras reads both when it is imported, and writes its settings into that folder.
 os.environ.setdefault("KERAS_BACKEND", "torch")
 os.environ.setdefault("KERAS_HOME", tempfile.mkdtemp(prefix="minidl-keras-"))
-keras = pytest.importorskip("keras")
+import h5py
+import keras
+
 layers = keras.layers
 
 # Keras has PyTorch's tensors made arrays in a way that NumPy 2 will not have for ever.

@@ -1,6 +1,6 @@
 """The classifier for scikit-learn, checked by scikit-learn and used as its users do.
 
-`tests/test_scikit_learn.py` runs this file.
+`tests/test_separately.py` runs this file.
 """
 
 import functools
