@@ -29,7 +29,7 @@ from minidl import Tensor
 from minidl.kernels import convolution, elementwise, optimizer, pooling, products, threads
 from minidl.kernels.convolution import conv2d, conv2d_gradients
 from minidl.kernels.convolution_plan import Convolution
-from minidl.kernels.threads import cut, one_blas_thread, pieces_of, share
+from minidl.kernels.threads import Ahead, cut, one_blas_thread, pieces_of, share
 from minidl.kernels.window import Window
 from minidl.tensor import record
 
@@ -385,6 +385,14 @@ def test_nobody_writes_any_more_when_an_error_arrives(error):
     with pytest.raises(error):
         share(work, [0, 1])
     assert written
+
+
+@pytest.mark.parametrize(("count", "ahead"), [(1, False), (2, True)])
+def test_what_is_to_be_ready_is_begun_if_a_helper_may_do_it(count, ahead):
+    minidl.set_num_threads(count)
+    made = Ahead(threading.get_ident)
+    assert made.begun == ahead
+    assert (made.result() != threading.get_ident()) == ahead
 
 
 def test_helpers_survive_errors():
