@@ -25,6 +25,7 @@ MAP = "MINIDL_MUTATION_MAP"  # the environment variable with the folder of the m
 MEMORY = 8 * 2**30  # bytes of address space: a mutant that asks for more is dead
 
 HANGING = 40  # seconds, besides three times those that the tests took
+LONGEST = 240  # seconds: Cosmic Ray waits for an answer for five minutes
 
 # Tests run in rounds, because collecting them takes longer than running the few that are needed.
 # Those that start programs, read files or draw are left out: what survives may still be killed by
@@ -112,7 +113,7 @@ def main() -> None:
     seconds = concerned(path, line)
     always = set(files(ALWAYS)) if path.startswith(STATEFUL) else set()
     # A mutant that hangs is dead.
-    signal.alarm(math.ceil(HANGING + 3 * sum(seconds.values())))
+    signal.alarm(min(LONGEST, math.ceil(HANGING + 3 * sum(seconds.values()))))
     needed = always.union(map(file_of, seconds))
     options = ["-x", "-q", "-p", "no:cacheprovider", "--hypothesis-profile", "mutation"]
     for names in ROUNDS:
