@@ -88,6 +88,15 @@ class DataLoader:
         samples = len(self.x)
         return samples // self.batch_size if self.drop_last else -(-samples // self.batch_size)
 
+    def settings(self) -> dict[str, Any]:
+        """How the data are gone through, which must not change when a training goes on."""
+        return {
+            "samples": len(self.x),
+            "batch_size": self.batch_size,
+            "shuffle": self.shuffle,
+            "drop_last": self.drop_last,
+        }
+
     def __iter__(self) -> Iterator[Any]:
         """The batches of one pass: pairs of tensors, or tensors where there are no labels."""
         one_pass = self.one_pass()

@@ -10,6 +10,7 @@ import numpy as np
 from minidl.backend import array_module
 from minidl.layers import Module, Sequential
 from minidl.tensor import DEFAULT_FLOAT, Tensor, no_grad
+from minidl.training.weights import tensors_of
 
 
 class Placed(NamedTuple):
@@ -57,10 +58,7 @@ def named_weights(layer: Module, known: Iterable[str] = ()) -> dict[str, Tensor]
 
     Raises ValueError, naming the layer, if it has others than those known.
     """
-    tensors: dict[str, Tensor] = {
-        **dict(layer.named_parameters()),
-        **dict(layer.named_buffers()),
-    }
+    tensors = dict(tensors_of(layer))
     if more := tensors.keys() - set(known):
         raise ValueError(f"{layer.label} has weights without a counterpart: {sorted(more)}")
     return tensors

@@ -146,7 +146,7 @@ def training_state(
         epoch: the one under way; None between two.
     """
     return {
-        "data": _data(loader),
+        "data": loader.settings(),
         "model": trainer.model.state_dict(),
         "optimizer": trainer.optimizer.state_dict(),
         "generators": [g.state_dict() for g in generators_of(trainer, loader)],
@@ -195,8 +195,8 @@ def _restore(
     state: Mapping[str, Any], trainer: Trainer, loader: DataLoader, told: Callback
 ) -> Epoch | None:
     check_form(state, FORM, "checkpoint")
-    if state["data"] != _data(loader):
-        raise ValueError(f"it went through {state['data']}, this one through {_data(loader)}")
+    if state["data"] != loader.settings():
+        raise ValueError(f"it went through {state['data']}, this one through {loader.settings()}")
     trainer.model.load_state_dict(state["model"])
     trainer.optimizer.load_state_dict(state["optimizer"])
     generators = generators_of(trainer, loader)
@@ -237,16 +237,6 @@ def _check_measurable(
         raise ValueError(
             f"outputs {outputs.shape} or labels {labels.shape} of {labels.dtype} are of others"
         )
-
-
-def _data(loader: DataLoader) -> dict[str, Any]:
-    """How the data are gone through."""
-    return {
-        "samples": len(loader.x),
-        "batch_size": loader.batch_size,
-        "shuffle": loader.shuffle,
-        "drop_last": loader.drop_last,
-    }
 
 
 def generators_of(trainer: Trainer, loader: DataLoader) -> list[Generator]:

@@ -40,8 +40,8 @@ from minidl.layers import (
 )
 from minidl.layers.activation import ACTIVATIONS
 from minidl.layers.module import shapes_only
-from minidl.tensor import DEFAULT_FLOAT, Tensor
-from minidl.training.weights import tensors_of
+from minidl.tensor import Tensor
+from minidl.training.weights import dtype_of
 
 FORMAT = "minidl"
 VERSION = 1
@@ -92,15 +92,10 @@ def describe(model: Module, class_names: Sequence[str] | None) -> str:
     entry = _entry(model, set())
     if class_names is None:
         class_names = model.class_names
-    dtypes = sorted({str(t.dtype) for _, t in tensors_of(model)})
-    if len(dtypes) > 1:
-        raise ValueError(
-            f"the model has parameters of {' and '.join(dtypes)}; convert it with .astype(dtype)"
-        )
     description = {
         "format": FORMAT,
         "version": VERSION,
-        "dtype": dtypes[0] if dtypes else str(DEFAULT_FLOAT),
+        "dtype": dtype_of(model),
         "class_names": check_class_names(class_names, model),
         "model": entry,
     }

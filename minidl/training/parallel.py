@@ -240,9 +240,6 @@ def settings_of(trainer: Trainer, loader: DataLoader, **others: Any) -> dict[str
         "steps taken": optimizer.step_count,
         "clip_norm": trainer.clip_norm,
         "metrics": list(trainer.metrics),
-        "samples": len(loader.x),
-        "batch_size": loader.batch_size,
-        "shuffle": loader.shuffle,
-        "drop_last": loader.drop_last,
+        **loader.settings(),
         **others,
     }

@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 
 from minidl.data.files import open_file, replacing
 from minidl.layers import Module
-from minidl.tensor import Tensor
+from minidl.tensor import DEFAULT_FLOAT, Tensor
 
 Shape: TypeAlias = tuple[int, ...]
 
@@ -120,6 +120,19 @@ def check_types(found: Mapping[str, tuple[Shape, str]]) -> None:
 def tensors_of(model: Module) -> list[tuple[str, Tensor]]:
     """All parameters and buffers with their dotted names."""
     return [*model.named_parameters(), *model.named_buffers()]
+
+
+def dtype_of(model: Module) -> str:
+    """The dtype of all parameters and buffers; float32 if there are none.
+
+    Raises ValueError if there are two.
+    """
+    dtypes = sorted({str(t.dtype) for _, t in tensors_of(model)})
+    if len(dtypes) > 1:
+        raise ValueError(
+            f"the model has parameters of {' and '.join(dtypes)}; convert it with .astype(dtype)"
+        )
+    return dtypes[0] if dtypes else str(DEFAULT_FLOAT)
 
 
 def shortened(error: Exception) -> str:

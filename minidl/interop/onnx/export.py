@@ -38,9 +38,9 @@ from minidl.layers import (
     Tanh,
 )
 from minidl.layers.activation import ACTIVATIONS
-from minidl.tensor import DEFAULT_FLOAT, Tensor
+from minidl.tensor import Tensor
 from minidl.training.description import check_class_names
-from minidl.training.weights import tensors_of
+from minidl.training.weights import dtype_of, tensors_of
 
 if TYPE_CHECKING:
     import onnx
@@ -106,11 +106,7 @@ def _content(model: Sequential, class_names: Sequence[str] | None) -> bytes:
             "pass one batch through it first"
         )
     tensors = tensors_of(model)
-    dtypes = sorted({str(t.dtype) for _, t in tensors})
-    if len(dtypes) > 1:
-        raise ValueError(
-            f"the model has parameters of {' and '.join(dtypes)}; convert it with .astype(dtype)"
-        )
+    kind = helper.np_dtype_to_tensor_dtype(np.dtype(dtype_of(model)))
     if sum(t.data.nbytes for _, t in tensors) > MOST_BYTES:
         raise ValueError(f"an ONNX file holds at most {MOST_BYTES} bytes, the model takes more")
     graph = _Graph({id(t): name for name, t in tensors})
@@ -119,7 +115,6 @@ def _content(model: Sequential, class_names: Sequence[str] | None) -> bytes:
         raise ValueError(f"{model.label} computes nothing in evaluation mode; there is no graph")
     graph.lay_out("output", shape, channels_first=False)
     graph.nodes[-1].output[0] = "output"
-    kind = helper.np_dtype_to_tensor_dtype(np.dtype(dtypes[0] if dtypes else DEFAULT_FLOAT))
     ends = [
         helper.make_tensor_value_info(name, kind, ["N", *sample])
         for name, sample in (("input", model.input_shape), ("output", shape))
