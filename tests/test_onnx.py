@@ -37,7 +37,7 @@ from minidl import (
     export_onnx,
     load_onnx,
 )
-from minidl.interop.onnx import format, load
+from minidl.interop.onnx import format, load, tensors
 
 onnxruntime.set_default_logger_severity(3)
 
@@ -893,7 +893,7 @@ def test_one_weight_for_many_nodes_does_not_fill_the_memory(path):
     tracemalloc.start()
     with pytest.raises(ValueError, match="shared with other nodes, take far more than the file"):
         loaded_from(content, path)
-    assert tracemalloc.get_traced_memory()[1] < 2 * load.BYTES_OF_ANY_FILE
+    assert tracemalloc.get_traced_memory()[1] < 2 * tensors.BYTES_OF_ANY_FILE
     tracemalloc.stop()
 
 
