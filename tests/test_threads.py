@@ -145,6 +145,17 @@ def test_numbers_of_threads_that_are_none_are_refused_and_change_nothing(count):
     assert minidl.get_num_threads() == 3
 
 
+def test_what_the_user_asks_for_is_told_from_what_the_machine_has(monkeypatch):
+    monkeypatch.delenv(threads.VARIABLE, raising=False)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1}, raising=False)
+    minidl.set_num_threads(2)
+    assert not threads.is_set_by_user()
+    minidl.set_num_threads(3)
+    assert threads.is_set_by_user()
+    monkeypatch.setenv(threads.VARIABLE, "3")
+    assert threads.is_set_by_user()
+
+
 # How work is cut
 
 
