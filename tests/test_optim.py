@@ -2,6 +2,7 @@
 
 import copy
 import math
+from functools import partial
 
 import numpy as np
 import pytest
@@ -150,6 +151,26 @@ def test_adamw_shrinks_parameters_without_a_slope():
     param = parameter([8.0], gradient=[0.0])
     AdamW([param], lr=0.5, weight_decay=0.5).step()
     assert param.data.item() == 6.0
+
+
+@pytest.mark.parametrize(
+    ("default", "spelled_out"),
+    [
+        (SGD, partial(SGD, lr=0.01, momentum=0.0, nesterov=False, weight_decay=0.0)),
+        (Adam, partial(Adam, lr=0.001, betas=(0.9, 0.999), eps=1e-8)),
+        (AdamW, partial(AdamW, lr=0.001, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.01)),
+    ],
+)
+def test_settings_that_are_left_out_are_those_that_are_documented(default, spelled_out):
+    params = []
+    for make in (default, spelled_out):
+        param = parameter([1.0, -2.0], dtype=np.float64)
+        optimizer = make([param])
+        for gradient in (1e-7, -3e-8, 0.5):  # small ones, beside which eps counts
+            param.grad = np.full(2, gradient)
+            optimizer.step()
+        params.append(param.data.tolist())
+    assert params[0] == params[1]
 
 
 OPTIMIZERS = [SGD, lambda p, lr=0.1: SGD(p, lr, momentum=0.9), Adam, AdamW]

@@ -172,7 +172,7 @@ class Optimizer(ABC):
 
 
 class SGD(Optimizer):
-    """Stochastic gradient descent; formulas and defaults as `torch.optim.SGD`, without dampening.
+    """Stochastic gradient descent, `torch.optim.SGD` without dampening; the default lr is Keras's.
 
     Args:
         params: the tensors to change.
