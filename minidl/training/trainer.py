@@ -18,6 +18,7 @@ from minidl.anomaly import NonFiniteError
 from minidl.backend import Array, Generator, default_generator
 from minidl.data.loader import DataLoader, Pass, Transformation
 from minidl.distributed import Alone, World
+from minidl.kernels.threads import one_blas_thread
 from minidl.layers import Buffer, Module
 from minidl.losses import cross_entropy
 from minidl.optim import Optimizer
@@ -322,23 +323,24 @@ class Trainer:
             batches: the pass over the data that the batch comes from.
         """
         before = [buffer.data.copy() for buffer in buffers]
-        try:
-            outputs = self.model(x)
-            if batches is not None:
-                batches.prepare()
-            loss = self.loss(outputs, y)
-            self.optimizer.zero_grad()
-            loss.backward()
-            if symptom := divergence.symptom(loss, self.optimizer.params, self.model):
-                samples = None if batches is None else batches.samples(batches.done - 1)
-                cause = divergence.cause(self.model, self.loss, x, y, samples)
-                raise NonFiniteError(f"{symptom}; {cause}")
-        except NonFiniteError:
-            for buffer, values in zip(buffers, before, strict=True):
-                buffer.data[...] = values
-            self.optimizer.zero_grad()
-            raise
-        self._step(len(x), buffers, before, shared)
+        with one_blas_thread():  # here once, instead of in each part of the step
+            try:
+                outputs = self.model(x)
+                if batches is not None:
+                    batches.prepare()
+                loss = self.loss(outputs, y)
+                self.optimizer.zero_grad()
+                loss.backward()
+                if symptom := divergence.symptom(loss, self.optimizer.params, self.model):
+                    samples = None if batches is None else batches.samples(batches.done - 1)
+                    cause = divergence.cause(self.model, self.loss, x, y, samples)
+                    raise NonFiniteError(f"{symptom}; {cause}")
+            except NonFiniteError:
+                for buffer, values in zip(buffers, before, strict=True):
+                    buffer.data[...] = values
+                self.optimizer.zero_grad()
+                raise
+            self._step(len(x), buffers, before, shared)
         return loss, outputs
 
     def _step(
