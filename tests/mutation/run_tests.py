@@ -112,7 +112,10 @@ def main() -> None:
     path, line = changed_line()
     seconds = concerned(path, line)
     always = set(files(ALWAYS)) if path.startswith(STATEFUL) else set()
-    # A mutant that hangs is dead.
+    # A mutant that hangs is dead, and so is every process that it has started: the system looks at
+    # their processor time in case Python does not come to answer the signal.
+    signal.signal(signal.SIGALRM, lambda *_: os.killpg(0, signal.SIGKILL))
+    resource.setrlimit(resource.RLIMIT_CPU, (LONGEST, LONGEST))
     signal.alarm(min(LONGEST, math.ceil(HANGING + 3 * sum(seconds.values()))))
     needed = always.union(map(file_of, seconds))
     options = ["-x", "-q", "-p", "no:cacheprovider", "--hypothesis-profile", "mutation"]
