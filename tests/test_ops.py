@@ -349,6 +349,13 @@ def test_reductions(function, dtype, data):
     agree(function(Tensor(x), **how), expected, dtype, steps=steps)
 
 
+@pytest.mark.parametrize("function", REDUCTIONS, ids=name)
+def test_reductions_take_all_axes_and_drop_them_unless_told_otherwise(function):
+    x = np.random.default_rng(0).standard_normal((4, 3))
+    agree(function(x), REDUCTIONS[function](x), np.float64)
+    agree(function(x, axis=1), REDUCTIONS[function](x, axis=1), np.float64)
+
+
 @both_floats
 @pytest.mark.parametrize("ddof", [0, 1, 2])
 @pytest.mark.parametrize("axis", [None, 0, -1, (0, 1)])
