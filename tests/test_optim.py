@@ -746,6 +746,11 @@ def test_an_optimizer_without_an_update_is_none():
         Optimizer([parameter([1.0])], 0.1)
 
 
+def test_a_schedule_without_a_call_is_none():
+    with pytest.raises(TypeError, match="abstract"):
+        Schedule()
+
+
 def test_optimizers_refuse_a_parameter_they_cannot_write_to():
     array = np.ones(3)
     array.flags.writeable = False

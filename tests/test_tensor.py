@@ -847,6 +847,16 @@ def test_a_joint_rule_undoes_no_broadcasting_and_no_promotion():
     assert (x.grad.dtype, y.grad.dtype) == (np.float32, np.float64)
 
 
+@pytest.mark.parametrize("shape", [(1, 1), (4, 1), (1, 5), (5,), (1,), ()])
+@pytest.mark.parametrize("other", [(2, 4, 1), (2, 4, 5), (1, 4, 5), (4, 5)])
+def test_a_gradient_is_summed_over_what_was_repeated(shape, other):
+    x, g = leaf(np.ones(shape)), np.random.default_rng(0).integers(0, 9, (2, 4, 5))
+    (x * np.ones(other) + np.zeros((2, 4, 5))).backward(g.astype(np.float64))
+    repeated = np.broadcast_to(np.arange(x.size).reshape(shape), g.shape)
+    expected = np.bincount(repeated.ravel(), weights=g.ravel()).reshape(shape)
+    np.testing.assert_array_equal(x.grad, expected)
+
+
 def test_one_input_twice_collects_both_of_its_gradients():
     x = leaf([3.0])
     record_jointly(x.data * x.data, [x, x], lambda g, _: (g * x.data, g * x.data)).backward()

@@ -406,6 +406,21 @@ def test_what_is_to_be_ready_is_begun_if_a_helper_may_do_it(count, ahead):
     assert (made.result() != threading.get_ident()) == ahead
 
 
+def test_a_helper_that_could_not_begin_is_idle_again(monkeypatch):
+    minidl.set_num_threads(2)
+    promptly(lambda: Ahead(int).result())
+    before = list(threads._helpers)
+
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threads._Helper, "start", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            Ahead(int)
+    assert threads._helpers == before
+
+
 def test_helpers_survive_errors():
     minidl.set_num_threads(3)
     before = None
