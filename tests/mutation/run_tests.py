@@ -6,6 +6,7 @@ Which line was changed is asked of git, and which tests execute it of the map th
 has made. Quick tests come first, so that most mutants die within two seconds.
 """
 
+import ast
 import json
 import math
 import os
@@ -87,8 +88,9 @@ def changed_line() -> tuple[str, int]:
     command = ("git", "diff", "--unified=0", "--no-color", "--", "minidl")
     done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
     (path,) = re.findall(r"^\+\+\+ b/(.*)$", done.stdout, re.MULTILINE)
-    line, *_ = re.findall(r"^@@ -(\d+)", done.stdout, re.MULTILINE)
-    return path, int(line)
+    (first, count), *_ = re.findall(r"^@@ -(\d+)(?:,(\d+))?", done.stdout, re.MULTILINE)
+    # Empty lines above a decorator go with it.
+    return path, int(first) + int(count or 1) - 1
 
 
 def concerned(path: str, line: int) -> dict[str, float]:
@@ -99,9 +101,23 @@ def concerned(path: str, line: int) -> dict[str, float]:
     """
     known = json.loads((Path(os.environ[MAP]) / map_of(path)).read_text())
     lines, tests = known["lines"], list(known["seconds"].items())
+    line = in_body(path, line)
     while str(line) not in lines:
         line -= 1
     return dict(tests[number] for number in lines[str(line)])
+
+
+def in_body(path: str, line: int) -> int:
+    """The first statement of a function instead of its head, which is executed at the import."""
+    command = ("git", "show", f"HEAD:{path}")
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
+    for node in ast.walk(ast.parse(done.stdout)):
+        if isinstance(node, ast.FunctionDef):
+            first = node.body[min(ast.get_docstring(node) is not None, len(node.body) - 1)]
+            head = min([node.lineno, *(decorator.lineno for decorator in node.decorator_list)])
+            if head <= line < first.lineno:
+                return first.lineno
+    return line
 
 
 def main() -> None:
