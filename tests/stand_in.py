@@ -9,6 +9,7 @@ Every transfer between the host and the device is counted.
 import operator
 import threading
 from collections import Counter
+from types import SimpleNamespace
 
 import numpy as np
 
@@ -45,6 +46,11 @@ class ndarray:  # noqa: N801
     @property
     def base(self):
         return None if self.inside.base is None else self
+
+    @property
+    def flags(self):
+        names = "c_contiguous", "f_contiguous", "fnc", "forc", "owndata"  # and not "writeable"
+        return SimpleNamespace(**{name: getattr(self.inside.flags, name) for name in names})
 
     @property
     def T(self):
