@@ -11,6 +11,7 @@ import tracemalloc
 
 import numpy as np
 from machine import save
+from options import options
 from rich.console import Console
 from rich.table import Table
 
@@ -47,13 +48,18 @@ def peak_of_a_step() -> dict[str, float]:
 
 
 def main() -> None:
+    args = options(__doc__).parse_args()
     measured = peak_of_a_step()
     table = Table("", "MB", title=f"Conv2D {KERNEL}x{KERNEL}, {CHANNELS} channels, batch {BATCH}")
     table.columns[1].justify = "right"
     for name, value in measured.items():
         table.add_row(name, f"{value:.1f}")
     Console().print(table)
-    save("convolution_memory", MB={name.strip(): value for name, value in measured.items()})
+    save(
+        "convolution_memory",
+        args.output,
+        MB={name.strip(): value for name, value in measured.items()},
+    )
 
 
 if __name__ == "__main__":

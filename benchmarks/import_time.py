@@ -10,10 +10,10 @@ import subprocess
 import sys
 
 from machine import save
+from options import options
 from rich.console import Console
 from rich.table import Table
 
-ROUNDS = 15
 CODE = "import time; t = time.perf_counter(); import {}; print(time.perf_counter() - t)"
 
 
@@ -23,21 +23,22 @@ def seconds(module: str) -> float:
 
 
 def main() -> None:
+    args = options(__doc__, rounds=15).parse_args()
     seconds("minidl")  # the first fills the disk's cache
-    rounds = [(seconds("numpy"), seconds("minidl")) for _ in range(ROUNDS)]
+    rounds = [(seconds("numpy"), seconds("minidl")) for _ in range(args.rounds)]
     columns = {
         "import numpy": [numpy for numpy, _ in rounds],
         "import minidl": [ours for _, ours in rounds],
         "difference": [ours - numpy for numpy, ours in rounds],
     }
-    table = Table("seconds", "least", "median", "most", title=f"{ROUNDS} rounds")
+    table = Table("seconds", "least", "median", "most", title=f"{args.rounds} rounds")
     result: dict[str, dict[str, float]] = {}
     for name, values in columns.items():
         spread = min(values), statistics.median(values), max(values)
         result[name] = dict(zip(("least", "median", "most"), spread, strict=True))
         table.add_row(name, *(f"{value:.3f}" for value in spread))
     Console().print(table)
-    save("import_time", seconds=result)
+    save("import_time", args.output, seconds=result)
 
 
 if __name__ == "__main__":

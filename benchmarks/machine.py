@@ -12,7 +12,7 @@ import minidl
 RESULTS = Path(__file__).parent / "results"
 
 
-def save(name: str, folder: Path = RESULTS, **content: Any) -> None:
+def save(name: str, folder: Path, **content: Any) -> None:
     """Write a result to NAME.json in a folder, with the run that it came from."""
     folder.mkdir(parents=True, exist_ok=True)
     command = {"command": " ".join(["python", *sys.argv]), "minidl": minidl.__version__}

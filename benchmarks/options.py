@@ -13,20 +13,21 @@ PROGRAM = Path(sys.argv[0]).name
 PYTORCH_MISSING = f"{PROGRAM} compares with PyTorch, which is not installed: pip install torch"
 
 
-def options(description: str, rounds: int) -> argparse.ArgumentParser:
+def options(description: str, rounds: int | None = None) -> argparse.ArgumentParser:
     """A command line with the options that all have; a program adds its own.
 
     Args:
         description: the program's docstring, the first line of which is shown.
-        rounds: how many there are if nobody says.
+        rounds: how many there are if nobody says; None if there are no rounds.
     """
     parser = argparse.ArgumentParser(
         description=description.partition("\n")[0],
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    parser.add_argument(
-        "--rounds", type=positive_integer, default=rounds, help="turns of each contender"
-    )
+    if rounds is not None:
+        parser.add_argument(
+            "--rounds", type=positive_integer, default=rounds, help="turns of each contender"
+        )
     parser.add_argument(
         "--output", type=Path, default=RESULTS, help="folder for the JSON and the chart"
     )

@@ -38,6 +38,17 @@ def test_a_benchmark_leaves_table_result_and_chart(tmp_path, program, arguments,
     assert row in json.dumps(result)
 
 
+@pytest.mark.parametrize(
+    ("program", "arguments", "row"),
+    [("import_time", ["--rounds", 1], "difference"), ("convolution_memory", [], "peak of the")],
+)
+def test_a_benchmark_without_a_chart_leaves_table_and_result(tmp_path, program, arguments, row):
+    done = run(f"{program}.py", "--output", tmp_path, *arguments)
+    assert done.returncode == 0, done.stderr
+    assert row in done.stdout
+    assert json.loads((tmp_path / f"{program}.json").read_text())["run"]["minidl"]
+
+
 @pytest.mark.parametrize("program", ["train.py", "predict.py", "scaling.py"])
 def test_without_pytorch_a_comparison_ends_in_one_sentence(tmp_path, program):
     # A module earlier on the path that cannot be imported stands for its absence.
