@@ -27,6 +27,8 @@ DOMAINS = ("", "ai.onnx")  # of the operators that ONNX itself defines
 # No chain of layers is as long. Even empty nodes take 75 times as much memory as in the file.
 MOST_NODES = 4096
 
+KNOWN = {*OPERATORS, "Constant"}
+
 
 def load_onnx(path: str | os.PathLike[str]) -> Sequential:
     """The model that the graph in an ONNX file describes, on the CPU and in evaluation mode.
@@ -151,8 +153,8 @@ def _start(graph: onnx.GraphProto, entry: onnx.ValueInfoProto, given: GivenTenso
 
 def _read_node(node: onnx.NodeProto, value: str, chain: Chain) -> str:
     """Read a node that takes a value; the name of what it gives."""
-    if node.domain not in DOMAINS or node.op_type not in (*OPERATORS, "Constant"):
-        known = ", ".join(sorted([*OPERATORS, "Constant"]))
+    if node.domain not in DOMAINS or node.op_type not in KNOWN:
+        known = ", ".join(sorted(KNOWN))
         raise ValueError(f"no layer of minidl stands for this operator; known: {known}")
     output, *others = node.output or [""]
     if not output or any(others):
