@@ -131,7 +131,8 @@ def main() -> None:
     # A mutant that hangs is dead, and so is every process that it has started: the system looks at
     # their processor time in case Python does not come to answer the signal.
     signal.signal(signal.SIGALRM, lambda *_: os.killpg(0, signal.SIGKILL))
-    resource.setrlimit(resource.RLIMIT_CPU, (LONGEST, LONGEST))
+    most = LONGEST * (os.cpu_count() or 1)
+    resource.setrlimit(resource.RLIMIT_CPU, (most, most))
     signal.alarm(min(LONGEST, math.ceil(HANGING + 3 * sum(seconds.values()))))
     needed = always.union(map(file_of, seconds))
     options = ["-x", "-q", "-p", "no:cacheprovider", "--hypothesis-profile", "mutation"]
