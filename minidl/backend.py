@@ -154,9 +154,10 @@ def _broken_cupy(error: ImportError) -> DeviceError:
 
 def of(array: Array) -> Backend:
     """The backend whose array this is. Raises TypeError for anything that is not an array."""
-    backend = _by_array_type.get(type(array))
-    if backend is not None:
-        return backend
+    try:
+        return _by_array_type[type(array)]
+    except KeyError:
+        pass
     for array_type, known in list(_by_array_type.items()):  # a subclass, such as numpy.memmap
         if isinstance(array, array_type):
             return known

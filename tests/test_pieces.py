@@ -4,9 +4,12 @@ No result depends on any of it, only speed. So that nobody changes it unawares, 
 at which a decision goes another way; who changes one on purpose measures, and writes the new one.
 """
 
+from functools import partial
+
 import numpy as np
 import pytest
 
+import minidl
 from minidl import backend
 from minidl.backend import CPU
 from minidl.kernels import convolution, elementwise, memory, optimizer, pooling, products, threads
@@ -97,6 +100,32 @@ def test_where_the_parameters_of_an_optimizer_are_cut():
     sizes = where_cut(lambda size: len(optimizer._blocks((size,), True)))
     assert sizes == [131_073, 262_145, 524_289]
     assert len(optimizer._blocks((1 << 20,), False)) == 1
+
+
+def test_a_large_parameter_has_blocks_of_its_own():
+    blocks = optimizer._blocks((5, 1 << 16, 7, (1 << 16) - 1, 200_000), True)
+    numbers = [[segment.number for segment in block.segments] for block in blocks]
+    assert numbers == [[0], [1], [2, 3], [4], [4]]
+
+
+@pytest.mark.parametrize(
+    ("make", "least"),
+    [
+        (minidl.SGD, 524_288),
+        (partial(minidl.SGD, momentum=0.9), 262_144),
+        (minidl.Adam, 104_858),
+    ],
+)
+def test_from_where_on_parameters_are_shared_among_threads(monkeypatch, make, least):
+    def is_shared(size):
+        parameter = minidl.Tensor(np.zeros(size, np.float32), requires_grad=True)
+        parameter.grad = np.zeros(size, np.float32)
+        calls = []
+        monkeypatch.setattr(optimizer, "share", lambda *_: calls.append(True))
+        make([parameter]).step()
+        return calls == [True]
+
+    assert smallest(is_shared) == least
 
 
 @pytest.mark.parametrize(

@@ -916,7 +916,7 @@ KERNELS = {
     "wide product": (products, lambda: multiply(33, 311, 2003)),
     "deep product": (products, lambda: multiply(257, 4001, 65)),
     "turned product": (products, lambda: multiply(1031, 131, 127, True)),
-    "sgd": (optimizer, lambda: step("sgd", SIZES)),
+    "sgd": (optimizer, lambda: step("sgd", [*SIZES, 1 << 19])),
     "momentum": (optimizer, lambda: step("momentum", SIZES)),
     "adam": (optimizer, lambda: step("adam", SIZES)),
 }

@@ -9,17 +9,22 @@ remembers does lie end to end, in one array. Every formula is the one that PyTor
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from typing import NamedTuple, TypeAlias
 
 from minidl.backend import CPU, Array, array_module, of
 from minidl.kernels import scratch
 from minidl.kernels.threads import cut, share
 
-# Elements of a block at most. Fewer are not cut, for short calls gain nothing from a second thread.
+# Elements of a block at most, and those from which on a parameter has blocks of its own: to lay it
+# end to end with others would take a pass more.
 BLOCK = 1 << 17
+LARGE = 1 << 16
+
+# Elements times passes that are just worth a second thread.
+WORTH_SHARING = 1 << 20
 
 
 class Segment(NamedTuple):
@@ -50,7 +55,7 @@ def sgd(
     def rule(g: Array, _: slice, step: Array) -> None:
         xp.multiply(g, lr, out=step)
 
-    _descend(parameters, gradients, rule, penalty=weight_decay)
+    _descend(parameters, gradients, rule, passes=2, penalty=weight_decay)
 
 
 def momentum_sgd(
@@ -82,7 +87,7 @@ def momentum_sgd(
         else:
             xp.multiply(v, lr, out=step)
 
-    _descend(parameters, gradients, rule, penalty=weight_decay, like=velocity)
+    _descend(parameters, gradients, rule, passes=4, penalty=weight_decay, like=velocity)
 
 
 def adam(
@@ -135,7 +140,7 @@ def adam(
         xp.divide(m, step, out=step)
         step *= size
 
-    _descend(parameters, gradients, rule, shrink=lr * weight_decay, like=mean)
+    _descend(parameters, gradients, rule, passes=10, shrink=lr * weight_decay, like=mean)
 
 
 def _descend(
@@ -143,6 +148,7 @@ def _descend(
     gradients: Sequence[Array],
     rule: Rule,
     *,
+    passes: int,
     penalty: float = 0.0,
     shrink: float = 0.0,
     like: Array | None = None,
@@ -153,58 +159,68 @@ def _descend(
         parameters: C-contiguous arrays.
         gradients: of the same shapes.
         rule: what computes the step of a block.
+        passes: that are made over each element.
         penalty: what the parameter is multiplied with and added to its gradient.
         shrink: the share of the parameter that is taken away besides.
         like: an array of the dtype to compute in, if not that of the first parameter.
     """
     like = parameters[0] if like is None else like
-    xp = array_module(like)
+    backend = of(like)
+    multiply = backend.xp.multiply
     values = [array.reshape(-1) for array in parameters]
     slopes = [array.reshape(-1) for array in gradients]
 
     def work(block: Block) -> None:
-        shape = (block.extent.stop - block.extent.start,)
-        alone = len(block.segments) == 1 and not penalty
-        with (
-            scratch.borrow(of(like), shape, like.dtype) as step,
-            scratch.borrow(of(like), (0,) if alone else shape, like.dtype) as gathered,
-        ):
-            if alone:
-                number, here, _ = block.segments[0]
+        extent, segments = block
+        with scratch.borrow(backend, (2, extent.stop - extent.start), like.dtype) as borrowed:
+            step, gathered = borrowed
+            if len(segments) == 1 and not penalty:
+                number, here, _ = segments[0]
                 gathered = slopes[number][here]
             else:
-                for number, here, there in block.segments:
+                for number, here, there in segments:
                     if penalty:
-                        xp.multiply(values[number][here], penalty, out=gathered[there])
+                        multiply(values[number][here], penalty, out=gathered[there])
                         gathered[there] += slopes[number][here]
                     else:
                         gathered[there] = slopes[number][here]
-            rule(gathered, block.extent, step)
-            for number, here, there in block.segments:
+            rule(gathered, extent, step)
+            for number, here, there in segments:
                 value = values[number][here]
                 if shrink:
                     value *= 1 - shrink
                 value -= step[there]
 
-    share(work, _blocks(tuple(array.size for array in values), of(like) is CPU))
+    sizes = tuple([array.size for array in values])
+    blocks = _blocks(sizes, backend is CPU)
+    if passes * sum(sizes) < WORTH_SHARING:
+        for block in blocks:
+            work(block)
+    else:
+        share(work, blocks)
 
 
 @lru_cache(maxsize=64)
 def _blocks(sizes: tuple[int, ...], limited: bool) -> list[Block]:
     """Cut arrays of these sizes, laid end to end, into blocks; into one if not limited."""
-    ends = list(accumulate(sizes))
-    starts = [end - size for end, size in zip(ends, sizes, strict=True)]
-    count = 1
-    while limited and ends[-1] > count * BLOCK:
-        count *= 2
-    blocks = []
-    for extent in cut(ends[-1], count):
-        segments = []
-        for number, (start, end) in enumerate(zip(starts, ends, strict=True)):
-            first, last = max(start, extent.start), min(end, extent.stop)
-            if first < last:
-                here = slice(first - start, last - start)
-                there = slice(first - extent.start, last - extent.start)
-                segments.append(Segment(number, here, there))
-        blocks.append(Block(extent, segments))
-    return blocks
+    arrays = list(pairwise(accumulate(sizes, initial=0)))
+    bounds = {0, sum(sizes)}
+    if limited:
+        bounds.update(*[(start, stop) for start, stop in arrays if stop - start >= LARGE])
+    extents = []
+    for start, stop in pairwise(sorted(bounds)):
+        count = 1
+        while limited and stop - start > count * BLOCK:
+            count *= 2
+        extents += [slice(start + p.start, start + p.stop) for p in cut(stop - start, count)]
+    return [Block(extent, list(_segments(arrays, extent))) for extent in extents]
+
+
+def _segments(arrays: Sequence[tuple[int, int]], extent: slice) -> Iterator[Segment]:
+    """The parts of arrays, of which is told where they begin and end, that lie in a block."""
+    for number, (start, stop) in enumerate(arrays):
+        first, last = max(start, extent.start), min(stop, extent.stop)
+        if first < last:
+            here = slice(first - start, last - start)
+            there = slice(first - extent.start, last - extent.start)
+            yield Segment(number, here, there)

@@ -12,6 +12,7 @@ import contextvars
 import os
 import threading
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from functools import cache
 from itertools import pairwise
 from operator import index
@@ -317,11 +318,19 @@ class _Blas:
 _state = _Blas()
 
 
-class one_blas_thread:  # noqa: N801  it reads as what it does
+def one_blas_thread() -> AbstractContextManager[None]:
     """A block in which BLAS computes each product in the thread that asks for it.
 
     Inside another such block of the same thread, it costs next to nothing.
     """
+    return _nothing if _inside.holds else _OneBlasThread()
+
+
+_nothing = nullcontext()
+
+
+class _OneBlasThread(AbstractContextManager[None]):
+    """The outermost such block of a thread."""
 
     __slots__ = ("_held",)
 
@@ -329,8 +338,6 @@ class one_blas_thread:  # noqa: N801  it reads as what it does
         self._held: _Blas | None = None
 
     def __enter__(self) -> None:
-        if _inside.holds:
-            return
         state = _state
         with state.lock:
             if not state.inside:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
-from itertools import accumulate, groupby
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -94,10 +94,12 @@ class Optimizer(ABC):
             for param, steps in zip(self.params, self._taken, strict=True)
         ]
         start = 0
-        for kind, group in groupby(kinds):
-            stop = start + sum(1 for _ in group)
-            if kind is not None:
-                self._taken[start:stop] = [kind[0] + 1] * (stop - start)
+        for stop, kind in enumerate([*kinds[1:], ()], 1):
+            before = kinds[start]
+            if kind == before:
+                continue
+            if before is not None:
+                self._taken[start:stop] = [before[0] + 1] * (stop - start)
                 yield slice(start, stop)
             start = stop
 
