@@ -7,11 +7,13 @@ Every transfer between the host and the device is counted.
 """
 
 import operator
+import os
 import threading
 from collections import Counter
 from types import SimpleNamespace
 
 import numpy as np
+import stand_in_nccl
 
 __version__ = "stand-in"
 
@@ -51,6 +53,10 @@ class ndarray:  # noqa: N801
     def flags(self):
         names = "c_contiguous", "f_contiguous", "fnc", "forc", "owndata"  # and not "writeable"
         return SimpleNamespace(**{name: getattr(self.inside.flags, name) for name in names})
+
+    @property
+    def data(self):
+        return SimpleNamespace(ptr=self.inside.ctypes.data)
 
     @property
     def T(self):
@@ -184,6 +190,18 @@ class cuda:  # noqa: N801
     @staticmethod
     def is_available():
         return True
+
+    class Device:
+        @property
+        def pci_bus_id(self):
+            first, *_ = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")
+            return f"0000:0{first}:00.0"
+
+    @staticmethod
+    def get_current_stream():
+        return SimpleNamespace(ptr=stand_in_nccl.STREAM)
+
+    nccl = stand_in_nccl
 
     class runtime:  # noqa: N801
         free = 2**30
