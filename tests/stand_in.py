@@ -63,6 +63,8 @@ class ndarray:  # noqa: N801
         return wrap(self.inside.T)
 
     def __getattr__(self, name):
+        if name.startswith("__array_"):  # by which NumPy would see what is inside
+            raise AttributeError(name)
         value = getattr(self.inside, name)
         if not callable(value) or name == "dtype":
             return value

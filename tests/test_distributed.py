@@ -25,7 +25,7 @@ import minidl
 from minidl import backend
 from minidl.backend import DeviceError
 from minidl.distributed import OnAllRanks, launcher
-from minidl.distributed.nccl import NcclCommunicator
+from minidl.distributed.nccl import NcclCommunicator, check_ranks
 from minidl.kernels import threads
 from minidl.layers import Buffer, Module, Parameter
 from minidl.training.interruption import interruptible
@@ -392,6 +392,23 @@ def test_a_number_of_threads_that_the_user_sets_stays(monkeypatch, how):
 
 
 @pytest.mark.parametrize(
+    ("ranks", "message"),
+    [
+        ([(True, "a", "01:00"), (True, "a", "02:00"), (True, "b", "01:00")], None),
+        ([(True, "a", "01:00"), (True, "b", "01:00"), (True, "b", "01:00")], "ranks 1 and 2 have"),
+        ([(True, "a", "01:00"), (False, "b", "01:00")], "rank 1, on b, finds no NCCL"),
+    ],
+)
+def test_gpus_of_a_world_are_different_ones_and_all_have_nccl(ranks, message):
+    world = Said(*map(json.dumps, ranks))
+    if message is None:
+        check_ranks(world, *ranks[0][::2])
+    else:
+        with pytest.raises(DeviceError, match=message):
+            check_ranks(world, *ranks[0][::2])
+
+
+@pytest.mark.parametrize(
     ("ranks", "expected"),
     [
         ([("a", None)], [None]),
@@ -418,6 +435,15 @@ def test_ranks_of_a_machine_take_one_gpu_each(monkeypatch, ranks, expected):
         launcher.choose_gpu(Said(*map(json.dumps, ranks), rank=rank))
         chosen.append(os.environ.get("CUDA_VISIBLE_DEVICES"))
     assert chosen == expected
+
+
+def test_a_rank_for_which_there_is_no_gpu_hears_which_it_was_to_have(monkeypatch):
+    monkeypatch.setitem(sys.modules, "cupy", stand_in)
+    monkeypatch.setattr(stand_in.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(backend, "_by_array_type", {np.ndarray: backend.CPU})
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "7")
+    with pytest.raises(DeviceError, match="or no GPU among CUDA_VISIBLE_DEVICES=7; install"):
+        minidl.find_device("gpu")
 
 
 def test_several_ranks_refuse_a_model_on_two_devices(device):
