@@ -34,8 +34,8 @@ def options(description: str, name: str) -> argparse.Namespace:
     parser.add_argument(
         "--distributed",
         action="store_true",
-        help="share each batch among the processes that mpiexec starts, on CPUs: "
-        "mpiexec -n 4 python ... --distributed",
+        help="share each batch among the processes that mpiexec starts, on CPUs, or with "
+        "--device gpu on a GPU each: mpiexec -n 4 python ... --distributed",
     )
     parser.add_argument("--data-dir", type=Path, help="folder with the four Fashion-MNIST files")
     parser.add_argument("--out", type=Path, default=Path("runs") / name, help="for the results")

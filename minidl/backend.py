@@ -8,6 +8,7 @@ CuPy, and it does so only when a user asks for a GPU.
 from __future__ import annotations
 
 import math
+import os
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -135,9 +136,11 @@ def _gpu() -> Backend:
     except ImportError as error:
         raise _broken_cupy(error) from error
     if not cupy.cuda.is_available():
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+        among = f" among CUDA_VISIBLE_DEVICES={visible}" if visible else ""
         raise DeviceError(
             f"device 'gpu': CuPy {cupy.__version__} is installed, but it finds no NVIDIA driver or "
-            "no GPU; install the driver (nvidia-smi must list a card) or use device 'cpu'."
+            f"no GPU{among}; install the driver (nvidia-smi must list a card) or use device 'cpu'."
         )
     backend = CupyBackend("gpu", cupy)
     _by_array_type[cupy.ndarray] = backend
@@ -150,6 +153,13 @@ def _broken_cupy(error: ImportError) -> DeviceError:
         f"device 'gpu': CuPy is installed, but cannot be imported ({reason}); "
         f"install it again: {INSTALL_CUPY}."
     )
+
+
+def import_nccl() -> Any:
+    """CuPy's module for NCCL, whose `available` is False where the library is missing."""
+    from cupy.cuda import nccl
+
+    return nccl
 
 
 def of(array: Array) -> Backend:

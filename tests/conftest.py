@@ -46,6 +46,7 @@ def stand_in_device(request, monkeypatch):
     if request.config.getoption("--device") == "gpu":
         pytest.skip("asks what only the stand-in can tell")
     monkeypatch.setitem(sys.modules, "cupy", stand_in)
+    monkeypatch.setitem(sys.modules, "cupy.cuda", stand_in.cuda)
     monkeypatch.setattr(backend, "_by_array_type", {np.ndarray: backend.CPU})
     before = backend.default_generator._streams
     yield minidl.find_device("gpu")

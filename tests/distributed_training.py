@@ -13,6 +13,8 @@ import time
 from pathlib import Path
 
 import numpy as np
+import stand_in
+import stand_in_nccl
 from small_training import digest
 
 import minidl
@@ -69,7 +71,7 @@ def data(seed=0):
 def train(*callbacks, seed=0, layers=(), units=5, epochs=EPOCHS, labels=None, **options):
     """Train in float64: sums of several ranks are rounded otherwise than those of one."""
     minidl.seed(seed)
-    model = Net(*layers, units=units).astype(np.float64)
+    model = Net(*layers, units=units).astype(np.float64).to(options.pop("device", "cpu"))
     x, y = data()
     schedule = minidl.CosineDecay(0.02, EPOCHS * STEPS)
     trainer = minidl.Trainer(
@@ -230,6 +232,46 @@ def differ(_):
     return found
 
 
+def gpus(folder):
+    """Training on GPUs, that is on the stand-in: what is learned, exchanged and refused."""
+    sys.modules |= {"cupy": stand_in, "cupy.cuda": stand_in.cuda}
+    world = minidl.world()
+    found = {"rank": world.rank, "visible": os.environ["CUDA_VISIBLE_DEVICES"], "counted": []}
+
+    try:
+        train(device="gpu" if world.rank else "cpu")
+    except ValueError as error:
+        found["two devices"] = str(error)
+
+    def count():
+        found["counted"].append({**stand_in.transfers, **stand_in_nccl.calls})
+
+    found["whole"] = outcome(train(At(2, count), At(4, count), seed=world.rank, device="gpu"))
+    path = folder / "from-gpus"
+    try:
+        train(signal_at(3, rank=1), checkpoint=path, device="gpu")
+    except minidl.Interrupted as error:
+        found["interrupted"] = str(error).partition(";")[0]
+    resumed = train(nothing(), seed=99, resume=path, checkpoint=folder / "after", device="gpu")
+    found["resumed"] = outcome(resumed)
+
+    # The statistics of batch normalisation are buffers, which are averaged as well.
+    for device in ("cpu", "gpu"):
+        trained = train(layers=[minidl.BatchNorm()], epochs=2, device=device)
+        found[f"normalised on {device}"] = outcome(trained)
+
+    there = minidl.backend.named("gpu")
+    for array in (there.asarray(np.zeros(2, np.int32)), there.asarray(np.zeros((2, 2))).T):
+        try:
+            world.allreduce(array)
+        except (TypeError, ValueError) as error:
+            found.setdefault("refused", []).append(str(error))
+    numbers = there.asarray(np.arange(3, dtype=np.int64) + world.rank)
+    world.broadcast(numbers)
+    found["numbers"] = numbers.tolist()
+    return found
+
+
 def fail(kind, folder):
     """One rank fails; the others would wait."""
     world = minidl.world()
@@ -262,7 +304,7 @@ def fail(kind, folder):
 
 if __name__ == "__main__":
     name, folder = sys.argv[1], Path(sys.argv[2])
-    if name in ("learn", "share", "differ"):
+    if name in ("learn", "share", "differ", "gpus"):
         found = globals()[name](folder)
         path = folder / f"{name}-{minidl.world().rank}.json"
         path.write_text(json.dumps(found))

@@ -7,11 +7,13 @@ Every transfer between the host and the device is counted.
 """
 
 import operator
+import os
 import threading
 from collections import Counter
 from types import SimpleNamespace
 
 import numpy as np
+import stand_in_nccl
 
 __version__ = "stand-in"
 
@@ -53,10 +55,16 @@ class ndarray:  # noqa: N801
         return SimpleNamespace(**{name: getattr(self.inside.flags, name) for name in names})
 
     @property
+    def data(self):
+        return SimpleNamespace(ptr=self.inside.ctypes.data)
+
+    @property
     def T(self):
         return wrap(self.inside.T)
 
     def __getattr__(self, name):
+        if name.startswith("__array_"):  # by which NumPy would see what is inside
+            raise AttributeError(name)
         value = getattr(self.inside, name)
         if not callable(value) or name == "dtype":
             return value
@@ -184,6 +192,18 @@ class cuda:  # noqa: N801
     @staticmethod
     def is_available():
         return True
+
+    class Device:
+        @property
+        def pci_bus_id(self):
+            first, *_ = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")
+            return f"0000:0{first}:00.0"
+
+    @staticmethod
+    def get_current_stream():
+        return SimpleNamespace(ptr=stand_in_nccl.STREAM)
+
+    nccl = stand_in_nccl
 
     class runtime:  # noqa: N801
         free = 2**30

@@ -9,6 +9,7 @@ import subprocess
 import sys
 
 import pytest
+import stand_in_nccl
 
 FOLDER = os.environ.get("MINIDL_TEST_CUPY")
 pytestmark = pytest.mark.skipif(FOLDER is None, reason="MINIDL_TEST_CUPY names no folder with CuPy")
@@ -52,3 +53,17 @@ except minidl.DeviceError as error:
         f"device 'gpu': CuPy {version} is installed, but it finds no NVIDIA driver or no GPU; "
         "install the driver (nvidia-smi must list a card) or use device 'cpu'.\n"
     )
+
+
+def test_nccl_is_as_the_stand_in_for_it():
+    names = "NCCL_INT8", "NCCL_FLOAT32", "NCCL_FLOAT64", "NCCL_SUM"
+    code = f"""{START}
+import warnings
+warnings.simplefilter("ignore")  # CuPy warns where NCCL is missing
+nccl = minidl.backend.import_nccl()
+if nccl.available:
+    identifier = nccl.get_unique_id()
+    print(type(identifier), len(identifier), *(getattr(nccl, name) for name in {names}))
+"""
+    numbers = " ".join(str(getattr(stand_in_nccl, name)) for name in names)
+    assert run(code) in ("", f"<class 'bytes'> 128 {numbers}\n")

@@ -1,5 +1,6 @@
 """Several processes train one model; mpiexec starts real ones."""
 
+import copy
 import json
 import os
 import platform
@@ -12,26 +13,30 @@ from types import SimpleNamespace
 import distributed_training
 import numpy as np
 import pytest
+import stand_in
+import stand_in_nccl
 from distributed_training import BATCH, EPOCHS, SAMPLES, STEPS
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from mpiexec import mpiexec
 from thread_world import on_ranks
 
 import minidl
+from minidl import backend
 from minidl.backend import DeviceError
-from minidl.distributed import launcher, mpi
+from minidl.distributed import OnAllRanks, launcher
+from minidl.distributed.nccl import NcclCommunicator, check_ranks
 from minidl.kernels import threads
 from minidl.layers import Buffer, Module, Parameter
 from minidl.training.interruption import interruptible
-from minidl.training.parallel import DataParallel
+from minidl.training.parallel import DataParallel, parallel
 
 TESTS = Path(__file__).parent
 
 
-def ranks_of(size, name, folder):
+def ranks_of(size, name, folder, **environment):
     """What each rank has found, in their order, and what they have printed."""
-    done = mpiexec(size, TESTS / "distributed_training.py", name, folder)
+    done = mpiexec(size, TESTS / "distributed_training.py", name, folder, **environment)
     assert done.returncode == 0, done.stderr
     found = [json.loads((folder / f"{name}-{r}.json").read_text()) for r in range(size)]
     return found, done.stdout
@@ -181,6 +186,88 @@ def test_ranks_that_differ_are_refused_on_every_rank(tmp_path):
     assert len({rank["afterwards"] for rank in ranks}) == 1
 
 
+@pytest.fixture(scope="module")
+def on_gpus(tmp_path_factory):
+    """What two ranks find on the stand-in device, whose launcher gives them two GPUs together."""
+    folder = tmp_path_factory.mktemp("gpus")
+    return ranks_of(2, "gpus", folder, CUDA_VISIBLE_DEVICES="2,5")[0]
+
+
+@pytest.mark.parametrize("which", ["whole", "resumed"])
+@pytest.mark.usefixtures("stand_in_device")
+def test_ranks_on_gpus_learn_what_one_process_does_on_one(on_gpus, which):
+    trained = distributed_training.train(distributed_training.nothing(), device="gpu")
+    assert trained.model.parameters()[0].device == "gpu"
+    assert_same_training(on_gpus[0][which], distributed_training.outcome(trained))
+    assert on_gpus[1][which] == on_gpus[0][which]
+
+
+def test_each_rank_of_a_machine_has_a_gpu_of_its_own(on_gpus):
+    assert [rank["visible"] for rank in on_gpus] == ["2", "5"]
+
+
+def test_a_step_on_gpus_is_one_exchange_of_theirs_and_no_transfer(on_gpus):
+    for rank in on_gpus:
+        after_2, after_4 = rank["counted"]
+        assert after_4 == {**after_2, "allReduce": after_2["allReduce"] + 2}
+
+
+def test_a_signal_to_one_rank_interrupts_all_on_gpus_too(on_gpus):
+    for rank in on_gpus:
+        assert rank["interrupted"].endswith(f"in epoch 1, after 4 of {STEPS} batches")
+
+
+def test_on_gpus_running_statistics_are_averaged_as_on_cpus(on_gpus):
+    for rank in on_gpus:
+        assert rank["normalised on gpu"]["digest"] == on_gpus[0]["normalised on gpu"]["digest"]
+        on_cpu = rank["normalised on cpu"]["weights"]
+        for name, values in rank["normalised on gpu"]["weights"].items():
+            np.testing.assert_allclose(values, on_cpu[name], rtol=1e-9, err_msg=name)
+
+
+def test_ranks_on_different_devices_are_refused_on_every_rank(on_gpus):
+    for rank in on_gpus:
+        assert "'device' is cpu on rank 0, and gpu on rank 1" in rank["two devices"]
+
+
+def test_gpus_exchange_what_they_can(on_gpus):
+    for rank in on_gpus:
+        dtype, strides = rank["refused"]
+        assert dtype.startswith("expected an array of float32 or float64 to be summed")
+        assert strides == "expected a contiguous array, got one of strides (8, 16)"
+        assert rank["numbers"] == [0, 1, 2]
+
+
+def refused_by_all(size):
+    """The message with which every rank refuses to let GPUs exchange arrays."""
+
+    def meet(world):
+        with pytest.raises(DeviceError) as raised:
+            NcclCommunicator(world, stand_in)
+        assert isinstance(raised.value, OnAllRanks)
+        return str(raised.value)
+
+    (message,) = set(on_ranks(size, meet))
+    return message
+
+
+@pytest.mark.usefixtures("stand_in_device")
+def test_two_ranks_on_one_gpu_are_refused_on_every_rank(monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
+    assert refused_by_all(3).startswith(
+        f"ranks 0 and 1 have the same GPU, 0000:03:00.0 of {platform.node()}, and NCCL wants one "
+    )
+
+
+@pytest.mark.usefixtures("stand_in_device")
+def test_without_nccl_every_rank_says_what_to_install(monkeypatch):
+    monkeypatch.setattr(stand_in_nccl, "available", False)
+    assert refused_by_all(2) == (
+        f"rank 0, on {platform.node()}, finds no NCCL, by which GPUs exchange gradients: "
+        "pip install nvidia-nccl-cu12 (or nvidia-nccl-cu13)"
+    )
+
+
 @pytest.mark.parametrize(
     ("kind", "message"),
     [
@@ -216,10 +303,10 @@ def test_what_all_ranks_raise_is_told_once(tmp_path, kind, message):
 
 
 class Said(minidl.Alone):
-    """Rank 0 of a world whose ranks have said something."""
+    """A rank, as a rule the first, of a world whose ranks have said something."""
 
-    def __init__(self, *texts):
-        self.size, self._texts = len(texts), texts
+    def __init__(self, *texts, rank=0):
+        self.rank, self.size, self._texts = rank, len(texts), texts
 
     def allgather(self, _text):
         return list(self._texts)
@@ -304,14 +391,68 @@ def test_a_number_of_threads_that_the_user_sets_stays(monkeypatch, how):
     assert minidl.get_num_threads() == 3
 
 
-def test_several_ranks_refuse_a_model_on_another_device(device):
-    model = minidl.Sequential([minidl.Dense(2)], input_shape=(3,)).to(device)
+@pytest.mark.parametrize(
+    ("ranks", "message"),
+    [
+        ([(True, "a", "01:00"), (True, "a", "02:00"), (True, "b", "01:00")], None),
+        ([(True, "a", "01:00"), (True, "b", "01:00"), (True, "b", "01:00")], "ranks 1 and 2 have"),
+        ([(True, "a", "01:00"), (False, "b", "01:00")], "rank 1, on b, finds no NCCL"),
+    ],
+)
+def test_gpus_of_a_world_are_different_ones_and_all_have_nccl(ranks, message):
+    world = Said(*map(json.dumps, ranks))
+    if message is None:
+        check_ranks(world, *ranks[0][::2])
+    else:
+        with pytest.raises(DeviceError, match=message):
+            check_ranks(world, *ranks[0][::2])
+
+
+@pytest.mark.parametrize(
+    ("ranks", "expected"),
+    [
+        ([("a", None)], [None]),
+        ([("a", None)] * 3, ["0", "1", "2"]),
+        ([("a", None), ("b", None), ("a", None), ("b", None)], ["0", "0", "1", "1"]),
+        ([("a", None), ("b", "4,6"), ("b", "4,6")], [None, "4", "6"]),
+        ([("a", "3,1,2")] * 2, ["3", "1"]),
+        ([("a", "GPU-8f,GPU-27")] * 2, ["GPU-8f", "GPU-27"]),
+        ([("a", "4,6")] * 3, ["4", "6", "4"]),  # too many, who can still train on the CPU
+        ([("a", "5")] * 2, ["5", "5"]),
+        ([("a", "")] * 2, ["", ""]),  # no GPU at all
+        ([("a", "0"), ("a", "1")], ["0", "1"]),  # each has been given its own
+        ([("a", "0,1"), ("a", "2,3")], ["0,1", "2,3"]),
+        ([("a", None), ("a", "1")], [None, "1"]),
+    ],
+)
+def test_ranks_of_a_machine_take_one_gpu_each(monkeypatch, ranks, expected):
+    chosen = []
+    for rank, (node, visible) in enumerate(ranks):
+        monkeypatch.setattr(platform, "node", lambda node=node: node)
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+        if visible is not None:
+            monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+        launcher.choose_gpu(Said(*map(json.dumps, ranks), rank=rank))
+        chosen.append(os.environ.get("CUDA_VISIBLE_DEVICES"))
+    assert chosen == expected
+
+
+def test_a_rank_for_which_there_is_no_gpu_hears_which_it_was_to_have(monkeypatch):
+    monkeypatch.setitem(sys.modules, "cupy", stand_in)
+    monkeypatch.setattr(stand_in.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(backend, "_by_array_type", {np.ndarray: backend.CPU})
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "7")
+    with pytest.raises(DeviceError, match="or no GPU among CUDA_VISIBLE_DEVICES=7; install"):
+        minidl.find_device("gpu")
+
+
+def test_several_ranks_refuse_a_model_on_two_devices(device):
+    layers = [minidl.Dense(2), minidl.Dense(2)]
+    model = minidl.Sequential(layers, input_shape=(3,))
+    layers[1].to(device)
     trainer = minidl.Trainer(model, minidl.mse, minidl.SGD(model.parameters()), world=Said("", ""))
-    message = r"a world of 2 ranks trains on the CPU, but the model is on device 'gpu'; move it"
-    with pytest.raises(DeviceError, match=message):
+    with pytest.raises(DeviceError, match=r"arrays on two devices met: 'cpu' .* and 'gpu'"):
         trainer.fit(np.zeros((4, 3)), np.zeros((4, 2)), verbose=0)
-    with pytest.raises(DeviceError, match="got one on device 'gpu'"):
-        mpi.on_host(model.parameters()[0].data)
 
 
 class Tensors(Module):
@@ -331,12 +472,14 @@ def rank_of(world, model, came=None):
     return DataParallel(trainer, interruption)
 
 
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])  # the place is the same
 @given(
     samples=st.lists(st.integers(0, 9), min_size=2, max_size=5).filter(any),
     shapes=st.lists(st.sampled_from([(), (3,), (2, 0), (2, 3)]), min_size=1, max_size=4),
     data=st.data(),
 )
-def test_an_exchange_makes_means_over_all_samples(samples, shapes, data):
+def test_an_exchange_makes_means_over_all_samples(place, samples, shapes, data):
+    there = backend.named(place)
     size = len(samples)
     dtypes = [data.draw(st.sampled_from([np.float32, np.float64])) for _ in shapes]
     used = [[n > 0 and data.draw(st.booleans()) for _ in shapes] for n in samples]
@@ -348,11 +491,11 @@ def test_an_exchange_makes_means_over_all_samples(samples, shapes, data):
 
     def step(world):
         rank = world.rank
-        model = Tensors(shapes, dtypes, [np.ones(4), constant, np.arange(3)])
+        model = Tensors(shapes, dtypes, [np.ones(4), constant, np.arange(3)]).to(place)
         before = [buffer.data.copy() for buffer in model.buffers]
         for param, gradient, use in zip(model.params, gradients[rank], used[rank], strict=True):
-            param.grad = gradient.astype(param.dtype) if use else None
-        model.buffers[0].data += changes[rank]
+            param.grad = there.asarray(gradient.astype(param.dtype)) if use else None
+        model.buffers[0].data += there.asarray(changes[rank])
         shared = rank_of(world, model, came[rank])
         shared.average(samples[rank], model.buffers, before)
         return model, shared.signal
@@ -365,17 +508,20 @@ def test_an_exchange_makes_means_over_all_samples(samples, shapes, data):
                 continue
             parts = [w * g[i] * u[i] for w, g, u in zip(weights, gradients, used, strict=True)]
             assert (param.grad.dtype, param.grad.shape) == (param.dtype, param.shape)
-            np.testing.assert_allclose(param.grad, sum(parts), rtol=1e-4, atol=1e-5)
-        running, fixed, counts = (buffer.data for buffer in model.buffers)
+            assert backend.of(param.grad) is there
+            mean = backend.on_host(param.grad)
+            np.testing.assert_allclose(mean, sum(parts), rtol=1e-4, atol=1e-5)
+        assert {buffer.device for buffer in model.buffers} == {place}
+        running, fixed, counts = (buffer.numpy() for buffer in model.buffers)
         np.testing.assert_allclose(running, 1 + weights @ changes, rtol=1e-5, atol=1e-5)
         assert fixed.tobytes() == constant.tobytes()
         assert counts.tolist() == [0, 1, 2]
         assert agreed is (signal.SIGTERM if any(came) else None)
 
 
-def test_ranks_begin_with_the_weights_and_generators_of_the_first():
+def test_ranks_begin_with_the_weights_and_generators_of_the_first(place):
     def train(world):
-        model = Tensors([(2, 3)], [np.float32], [np.arange(3)])
+        model = Tensors([(2, 3)], [np.float32], [np.arange(3)]).to(place)
         model.params[0].data += world.rank
         generator = minidl.Generator(world.rank)
         with rank_of(world, model).together({}, np.arange(3), [generator]):
@@ -387,6 +533,58 @@ def test_ranks_begin_with_the_weights_and_generators_of_the_first():
     assert not np.any(weights)
     assert len(set(inside)) == 3
     assert len(set(afterwards)) == 1
+
+
+def test_no_rank_draws_what_it_or_another_has_drawn_in_an_earlier_training(place):
+    def train(world):
+        model, generator, drawn = (
+            Tensors([(1,)], [np.float32], []).to(place),
+            minidl.Generator(0),
+            [],
+        )
+        for _ in range(2):
+            with rank_of(world, model).together({}, None, [generator]):
+                generator.host.permutation(9)  # the order of batches
+                numbers = generator.uniform(backend.named(place), (3,))
+                drawn.append(tuple(backend.on_host(numbers).tolist()))
+        return drawn
+
+    drawn = [numbers for trainings in on_ranks(3, train) for numbers in trainings]
+    assert len(set(drawn)) == len(drawn) == 6
+
+
+def test_steps_by_hand_on_several_ranks_are_those_of_one(place, monkeypatch):
+    rng = np.random.default_rng(0)
+    there = backend.named(place)
+    x, y = rng.random((6, 3)), rng.integers(0, 2, 6)
+    layers = [minidl.Dense(4), minidl.BatchNorm(momentum=0.5), minidl.Dense(2)]
+    model = minidl.Sequential(layers, input_shape=(3,)).astype(np.float64).eval().to(place)
+    made = []
+
+    def making(trainer, interruption):
+        made.append(trainer.world.rank)
+        return parallel(trainer, interruption)
+
+    monkeypatch.setattr("minidl.training.trainer.parallel", making)
+
+    def steps(world, share=slice(None)):
+        twin = copy.deepcopy(model)
+        optimizer = minidl.Adam(twin.parameters(), lr=0.1)
+        trainer = minidl.Trainer(twin, minidl.cross_entropy, optimizer, world=world)
+        for dtype in (np.float64, np.float32):  # whose gradients need another buffer
+            twin.astype(dtype)
+            batch = minidl.Tensor(there.asarray(x[share].astype(dtype)))
+            for _ in range(3):
+                trainer.train_step(batch, minidl.Tensor(there.asarray(y[share])))
+        return twin.state_dict()
+
+    shares = slice(4), slice(4, 6)
+    first, second = on_ranks(2, lambda world: steps(world, shares[world.rank]))
+    assert sorted(made) == [0, 0, 1, 1]
+    alone = steps(minidl.Alone())
+    for name, values in alone.items():
+        np.testing.assert_array_equal(first[name], second[name])
+        np.testing.assert_allclose(first[name], values, rtol=1e-5)
 
 
 def test_an_exchange_after_an_epoch_agrees_on_signals_and_the_end():

@@ -41,12 +41,18 @@ class World(ABC):
         """Replace an array by the sum of those of all ranks; the same bits on each of them.
 
         Args:
-            array: of numbers, on the host, contiguous; of one shape and dtype on all ranks.
+            array: of numbers, contiguous; of one shape and dtype on all ranks. It is on the host of
+                all, or on the GPU of each, of float32 or float64. For one on a GPU the host does
+                not wait.
+
+        Raises:
+            DeviceError: on every rank, at the first array on a GPU, if NCCL is missing or two ranks
+                have the same GPU.
         """
 
     @abstractmethod
     def broadcast(self, array: Array) -> None:
-        """Replace an array by that of rank 0; arguments as for `allreduce`."""
+        """Replace an array by that of rank 0; as `allreduce`, but of any dtype."""
 
     @abstractmethod
     def barrier(self) -> None:

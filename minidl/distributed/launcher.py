@@ -1,4 +1,4 @@
-"""Which world a process is in, and how many of the machine's cores it may take."""
+"""Which world a process is in, and what it may take of the machine: which cores and which GPU."""
 
 from __future__ import annotations
 
@@ -15,6 +15,9 @@ from minidl.kernels import threads
 # Open MPI and whoever speaks PMIx; MPICH, Intel MPI and whoever speaks PMI.
 LAUNCHED = ("OMPI_COMM_WORLD_SIZE", "PMIX_RANK", "PMI_RANK", "PMI_SIZE")
 
+# Which GPUs CUDA shows to a process, by number or name, separated by commas; all, if it is not set.
+VISIBLE_GPUS = "CUDA_VISIBLE_DEVICES"
+
 
 @cache
 def world() -> World:
@@ -30,6 +33,13 @@ def world() -> World:
     ends while others train. After Ctrl-C, Open MPI's mpiexec leaves the ranks half a second to
     write a checkpoint; a signal to one of them, as long as they need.
 
+    Where models are on GPUs, each rank has one of its own, and NCCL averages gradients from card to
+    card: start as many ranks as there are GPUs, and install nvidia-nccl-cu12 (or -cu13). The first
+    call, which must come before anything asks for a GPU, sets CUDA_VISIBLE_DEVICES to one for each
+    rank of a machine, by turns from the GPUs that all of its ranks may use; a rank to which its
+    launcher has given others than the rest keeps the first of them. This has not yet been run on a
+    GPU: it is tested with stand-ins for CuPy and NCCL.
+
     Returns:
         The same world at every call.
 
@@ -42,6 +52,7 @@ def world() -> World:
     found = mpi_world()
     if found.size > 1:
         share_cores(found)
+        choose_gpu(found)
     return found
 
 
@@ -56,3 +67,21 @@ def share_cores(world: World) -> None:
     count = sum(1 / here.count(core) for core in own)
     if not threads.is_set_by_user():
         threads.set_num_threads(max(1, int(count + 1e-9)))
+
+
+def choose_gpu(world: World) -> None:
+    """Let CUDA show this rank a GPU that it shows no other rank of the machine, if it can be told.
+
+    CuPy's own choice of a device holds for one thread, this for the process; but CUDA looks at it
+    only when it begins. Ranks that were not all told the same have been told by somebody who knows.
+    Where ranks are more than GPUs some share one, which does no harm as long as they do not use it.
+    """
+    own = os.environ.get(VISIBLE_GPUS)
+    said = [json.loads(text) for text in world.allgather(json.dumps([platform.node(), own]))]
+    on_this_machine = [node == platform.node() for node, _ in said]
+    here = [gpus for (_, gpus), beside in zip(said, on_this_machine, strict=True) if beside]
+    if any(gpus != own for gpus in here):
+        return
+    gpus = [str(number) for number in range(len(here))] if own is None else own.split(",")
+    if len(gpus) > 1:
+        os.environ[VISIBLE_GPUS] = gpus[sum(on_this_machine[: world.rank]) % len(gpus)]

@@ -1,4 +1,4 @@
-"""The ranks that mpiexec has started, who speak through mpi4py.
+"""The ranks that mpiexec has started, who speak through mpi4py, and their GPUs through NCCL.
 
 MPI itself ends a run when a process dies. It does not when one ends in good order, or with an error
 of Python's, while others wait for it: they would wait for ever. So an error that nobody catches
@@ -21,8 +21,9 @@ from typing import Any, NoReturn
 import numpy as np
 
 from minidl import backend
-from minidl.backend import Array, DeviceError
+from minidl.backend import Array
 from minidl.distributed.communicator import Alone, OnAllRanks, World
+from minidl.distributed.nccl import NcclCommunicator
 
 # Where launchers say how many processes they have started.
 SIZES = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE")
@@ -45,14 +46,27 @@ class MpiWorld(World):
         self._doors = mpi.COMM_WORLD.Dup()
         self.rank = self._all.Get_rank()
         self.size = self._all.Get_size()
+        self._gpus: NcclCommunicator | None = None
 
     def allreduce(self, array: Array) -> None:
         """See `World`."""
-        self._all.Allreduce(self._mpi.IN_PLACE, on_host(array))
+        if backend.of(array) is backend.CPU:
+            self._all.Allreduce(self._mpi.IN_PLACE, array)
+        else:
+            self._gpus_of_all(array).allreduce(array)
 
     def broadcast(self, array: Array) -> None:
         """See `World`."""
-        self._all.Bcast(on_host(array))
+        if backend.of(array) is backend.CPU:
+            self._all.Bcast(array)
+        else:
+            self._gpus_of_all(array).broadcast(array)
+
+    def _gpus_of_all(self, array: Array) -> NcclCommunicator:
+        """What carries arrays of GPUs, made by all ranks when the first of them is to be sent."""
+        if self._gpus is None:
+            self._gpus = NcclCommunicator(self, backend.array_module(array))
+        return self._gpus
 
     def barrier(self) -> None:
         """See `World`. Aborts if a rank cannot come any more."""
@@ -141,13 +155,3 @@ def mpi_world() -> World:
     found = MpiWorld(MPI)
     found.watch()
     return found
-
-
-def on_host(array: Array) -> Array:
-    """The array. Raises DeviceError if it is not on the host."""
-    if backend.of(array) is not backend.CPU:
-        raise DeviceError(
-            "ranks exchange arrays of the CPU alone, got one on device "
-            f"{backend.of(array).device!r}; train with .to('cpu'), or in one process"
-        )
-    return array

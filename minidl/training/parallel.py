@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from minidl.backend import Array, DeviceError, Generator
+from minidl import backend
+from minidl.backend import Array, Generator
 from minidl.data.loader import DataLoader
 from minidl.distributed import RanksDifferError
 from minidl.layers import Buffer
@@ -68,6 +69,10 @@ class Single:
             before: what they were before the step.
         """
 
+    def serves(self, trainer: Trainer) -> bool:
+        """Whether what the trainer trains is still what this was made for."""
+        return trainer.world.size == 1
+
     def agree(self, stop: bool) -> bool:
         """Whether one of the ranks wants training to end after this epoch."""
         return stop
@@ -83,13 +88,15 @@ class DataParallel(Single):
     What they exchange in a step is one array: the gradients and the changes of floating buffers,
     each times the number of samples that it is the mean of; for each parameter whether it has a
     gradient; the number of samples; and whether a signal has come. Its sum over the ranks says all.
+    On a GPU these counts are an array of their own on the host, where they are needed: the hosts
+    exchange it while the GPUs are at theirs, and none waits for its GPU.
 
     Args:
         trainer: of the training.
         interruption: notes a signal that comes to this rank.
 
     Raises:
-        DeviceError: if the model is not on the CPU.
+        DeviceError: if the model is on several devices.
     """
 
     def __init__(self, trainer: Trainer, interruption: interruptible) -> None:
@@ -98,25 +105,32 @@ class DataParallel(Single):
         self._model = trainer.model
         self._params = trainer.optimizer.params
         self._agreed: Signals | None = None
-        buffers = [b for _, b in trainer.model.named_buffers() if b.dtype.kind == "f"]
-        tensors: list[Tensor] = [*self._params, *buffers]
-        if devices := {t.device for t in tensors} - {"cpu"}:
-            raise DeviceError(
-                f"a world of {self._world.size} ranks trains on the CPU, but the model is on "
-                f"device {devices.pop()!r}; move it with .to('cpu'), or train in one process"
-            )
-        ends = [0, *accumulate(t.size for t in tensors)]
-        count = len(self._params)
-        dtype = max((t.dtype for t in tensors), key=lambda dtype: dtype.itemsize)
-        self._flat = np.empty(ends[-1] + count + 1 + len(SIGNALS), dtype)
-        self._means = self._flat[: ends[-1]]
+        self._tensors = exchanged(trainer)
+        self._layout = layout(self._tensors)
+        self._backend = backend.shared_by(*(t.data for t in self._tensors))
+        ends = [0, *accumulate(t.size for t in self._tensors)]
+        dtype = max((t.dtype for t in self._tensors), key=lambda dtype: dtype.itemsize)
+        numbers, count = ends[-1], len(self._params)
+        counts = count + 1 + len(SIGNALS)
+        if self._backend is backend.CPU:
+            flat = np.empty(numbers + counts, dtype)
+            self._means, self._counts = flat[:numbers], flat[numbers:]
+            self._exchanged = [flat]
+        else:
+            self._means = self._backend.xp.empty(numbers, dtype)
+            self._counts = np.empty(counts)
+            self._exchanged = [self._means, self._counts]
         self._parts = [
             self._means[start:stop].reshape(t.shape)
-            for t, (start, stop) in zip(tensors, pairwise(ends), strict=True)
+            for t, (start, stop) in zip(self._tensors, pairwise(ends), strict=True)
         ]
-        self._has_gradient = self._flat[ends[-1] :][:count]
-        self._samples = self._flat[ends[-1] + count :][:1]
-        self._signals = self._flat[ends[-1] + count + 1 :]
+        self._has_gradient = self._counts[:count]
+        self._samples = self._counts[count : count + 1]
+        self._signals = self._counts[count + 1 :]
+
+    def serves(self, trainer: Trainer) -> bool:
+        """Whether what the trainer trains is still what this was made for."""
+        return trainer.world is self._world and layout(exchanged(trainer)) == self._layout
 
     @property
     def signal(self) -> Signals | None:
@@ -138,7 +152,7 @@ class DataParallel(Single):
         with self._world.together():
             self._compare(self._described(settings, labels, len(generators)))
             for _, t in tensors_of(self._model):
-                values = np.array(t.data, order="C")
+                values = t.data.copy()  # which is contiguous
                 self._world.broadcast(values)
                 t.data[...] = values
             self._take_from_first(generators)
@@ -156,9 +170,9 @@ class DataParallel(Single):
         tensors = {
             name: f"{type(t).__name__} {t.dtype} {t.shape}" for name, t in tensors_of(self._model)
         }
-        check = 0 if labels is None else zlib.crc32(np.array(labels, order="C").tobytes())
+        check = 0 if labels is None else zlib.crc32(backend.on_host(labels).tobytes())
         numbers = {"checksum of the labels": check, "number of generators": generators}
-        return {**tensors, **settings, **numbers}
+        return {"device": self._backend.device, **tensors, **settings, **numbers}
 
     def _compare(self, own: Mapping[str, Any]) -> None:
         """Raise RanksDifferError, naming the first difference, unless all ranks say the same."""
@@ -175,8 +189,9 @@ class DataParallel(Single):
     def _take_from_first(self, generators: Sequence[Generator]) -> None:
         states = json.dumps([generator.state_dict() for generator in generators])
         first = json.loads(self._world.allgather(states)[0])
-        for generator, state in zip(generators, first, strict=True):
-            generator.load_state_dict(state)
+        if self._world.rank:  # rank 0 stands there, on a GPU too, of which a state does not speak
+            for generator, state in zip(generators, first, strict=True):
+                generator.load_state_dict(state)
 
     def average(self, samples: int, buffers: Sequence[Buffer], before: Sequence[Array]) -> None:
         """Make one step's gradients, and what it did to buffers, those of the whole batch."""
@@ -188,11 +203,12 @@ class DataParallel(Single):
             if values is None:
                 part[...] = 0
             else:
-                np.multiply(values, samples, out=part)
+                self._backend.xp.multiply(values, samples, out=part)
         self._has_gradient[...] = [gradient is not None for gradient in gradients]
         self._samples[...] = samples
         self._signals[...] = self._own_signals()
-        self._world.allreduce(self._flat)
+        for array in self._exchanged:
+            self._world.allreduce(array)
         self._means /= float(self._samples[0])
         self._agreed = self._found(self._signals)
         count = len(self._params)
@@ -229,6 +245,17 @@ def parallel(trainer: Trainer, interruption: interruptible) -> Single:
     if trainer.world.size == 1:
         return Single(interruption)
     return DataParallel(trainer, interruption)
+
+
+def exchanged(trainer: Trainer) -> list[Tensor]:
+    """What ranks exchange gradients and changes of: parameters, then floating buffers."""
+    buffers = [b for _, b in trainer.model.named_buffers() if b.dtype.kind == "f"]
+    return [*trainer.optimizer.params, *buffers]
+
+
+def layout(tensors: Sequence[Tensor]) -> list[tuple[Any, ...]]:
+    """What an array that holds something of each of these tensors depends on."""
+    return [(id(t), t.device, t.dtype, t.shape) for t in tensors]
 
 
 def settings_of(trainer: Trainer, loader: DataLoader, **others: Any) -> dict[str, Any]:

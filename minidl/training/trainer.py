@@ -101,16 +101,19 @@ class Trainer:
         self.history = History()
         self.stop_training = False
         self._turn = threading.RLock()
+        self._shared: Single | None = None
         self.clip_norm = clip_norm
         self.world = Alone() if world is None else world
 
     def __getstate__(self) -> dict[str, Any]:
-        """What a copy takes along: all but the lock."""
-        return {name: value for name, value in vars(self).items() if name != "_turn"}
+        """What a copy takes along: all but the lock, and what speaks with other ranks."""
+        left = "_turn", "_shared"
+        return {name: value for name, value in vars(self).items() if name not in left}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         self._turn = threading.RLock()
+        self._shared = None
 
     @explains_failures
     def fit(
@@ -162,7 +165,8 @@ class Trainer:
             OSError: if the checkpoint cannot be read or written.
             NonFiniteError: if the loss, a gradient or a weight becomes nan or infinite; see below.
             MemoryError: if a batch needs more memory than there is, which is let go again.
-            DeviceError: if the device stops working, or is not the CPU and there are several ranks.
+            DeviceError: if the device stops working; or, on every rank, if the GPUs of several
+                cannot work together, see `world`.
             RanksDifferError: a ValueError, on every rank, if the ranks of a world do not train the
                 same model on the same data with the same arguments; it names the first difference.
 
@@ -300,8 +304,10 @@ class Trainer:
             NonFiniteError: on the CPU, before the update, if the loss is nan or infinite, or the
                 gradients are; see `fit`.
         """
-        shared = parallel(self, interruptible(active=False))
-        loss, outputs = (result.detach() for result in self._learn(x, y, self._buffers(), shared))
+        if self._shared is None or not self._shared.serves(self):
+            self._shared = parallel(self, interruptible(active=False))
+        learned = self._learn(x, y, self._buffers(), self._shared)
+        loss, outputs = (result.detach() for result in learned)
         measured = {name: metric(outputs, y) for name, metric in self.metrics.items()}
         return {"loss": loss, **measured}
 
@@ -353,8 +359,12 @@ class Trainer:
         self.optimizer.step()
 
     def _buffers(self) -> list[Buffer]:
-        """What a step changes besides parameters, and can be undone: on a GPU it is not."""
-        return [b for _, b in self.model.named_buffers() if b.device == "cpu"]
+        """What a step changes besides parameters, and must be known as it was before.
+
+        Where one process trains on a GPU nobody asks: no step is undone, and no change averaged.
+        """
+        needed = self.world.size > 1
+        return [b for _, b in self.model.named_buffers() if needed or b.device == "cpu"]
 
     @explains_failures
     def evaluate(self, x: Any, y: Any = None, batch_size: int | None = None) -> dict[str, float]:
