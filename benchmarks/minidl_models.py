@@ -36,11 +36,13 @@ def make_optimizer(model: Model, built: minidl.Sequential) -> minidl.Optimizer:
     return make(built.parameters())
 
 
-def training(model: Model, data: list[Batch]) -> Callable[[], None]:
+def training(model: Model, data: list[Batch], device: str = "cpu") -> Callable[[], None]:
     """What does one training step at each call, on the next of the batches."""
-    built = build(model)
+    built = build(model).to(device)
     optimizer = make_optimizer(model, built)
-    turn = itertools.cycle(data)
+    turn = itertools.cycle(
+        [tuple(minidl.Tensor(array).to(device) for array in batch) for batch in data]
+    )
 
     def step() -> None:
         images, labels = next(turn)

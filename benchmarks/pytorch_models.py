@@ -20,6 +20,7 @@ class Setting(NamedTuple):
 
     threads: int
     channels_last: bool
+    device: str = "cpu"
 
     def __str__(self) -> str:
         threads = f"{self.threads} thread{'s' * (self.threads > 1)}"
@@ -62,11 +63,15 @@ def as_torch(images: np.ndarray, channels_last: bool) -> torch.Tensor:
 
 def training(model: Model, data: list[Batch], setting: Setting) -> Callable[[], None]:
     """What does one training step at each call, on the next of the batches."""
-    built = build(model, setting.channels_last)
+    built = build(model, setting.channels_last).to(setting.device)
+    device = setting.device
     make = {"adam": torch.optim.Adam, "sgd": torch.optim.SGD}[model.optimizer]
     optimizer = make(built.parameters(), lr=0.001)
     turn = itertools.cycle(
-        [(as_torch(images, setting.channels_last), torch.tensor(y)) for images, y in data]
+        [
+            (as_torch(images, setting.channels_last).to(device), torch.tensor(y).to(device))
+            for images, y in data
+        ]
     )
 
     def step() -> None:

@@ -49,7 +49,37 @@ def test_a_benchmark_without_a_chart_leaves_table_and_result(tmp_path, program, 
     assert json.loads((tmp_path / f"{program}.json").read_text())["run"]["minidl"]
 
 
-@pytest.mark.parametrize("program", ["train.py", "predict.py", "scaling.py"])
+@pytest.mark.parametrize(
+    ("program", "arguments", "row"),
+    [
+        ("gpu", ["--models", "35", "--batch-sizes", "3", "4"], "5 dense-tutorial, batch 4"),
+        ("gpu_kernels", ["--models", "3", "--batch-size", "2"], "step of Adam"),
+    ],
+)
+def test_a_benchmark_for_gpus_runs_on_stand_ins(tmp_path, program, arguments, row):
+    pytest.importorskip("torch")
+    on_stand_ins = Path(__file__).with_name("gpu_benchmark.py")
+    options = ["--rounds", 2, "--seconds", 0.001, "--output", tmp_path]
+    done = run(on_stand_ins, f"{program}.py", *options, *arguments)
+    assert done.returncode == 0, done.stderr
+    assert row in done.stdout
+    assert {path.name for path in tmp_path.iterdir()} == {f"{program}.json", f"{program}.png"}
+    result = json.loads((tmp_path / f"{program}.json").read_text())
+    assert result["gpu"]["card"] == "stand-in"
+    assert row in json.dumps(result)
+
+
+@pytest.mark.parametrize("program", ["gpu.py", "gpu_kernels.py"])
+def test_without_a_gpu_a_benchmark_for_it_ends_in_one_sentence(tmp_path, program):
+    (tmp_path / "torch.py").touch()
+    (tmp_path / "cupy.py").write_text("raise ModuleNotFoundError('not here', name='cupy')")
+    done = run(program, PYTHONPATH=str(tmp_path))
+    assert done.returncode != 0
+    assert done.stderr.startswith(f"{program} measures on a GPU; device 'gpu' needs CuPy")
+    assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("program", ["train.py", "predict.py", "scaling.py", "gpu.py"])
 def test_without_pytorch_a_comparison_ends_in_one_sentence(tmp_path, program):
     # A module earlier on the path that cannot be imported stands for its absence.
     (tmp_path / "torch.py").write_text("raise ModuleNotFoundError('not here')")
