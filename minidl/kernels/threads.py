@@ -12,7 +12,6 @@ import contextvars
 import os
 import threading
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from functools import cache
 from itertools import pairwise
 from operator import index
@@ -318,19 +317,11 @@ class _Blas:
 _state = _Blas()
 
 
-def one_blas_thread() -> AbstractContextManager[None]:
+class one_blas_thread:  # noqa: N801  it reads as what it does
     """A block in which BLAS computes each product in the thread that asks for it.
 
     Inside another such block of the same thread, it costs next to nothing.
     """
-    return _nothing if _inside.holds else _OneBlasThread()
-
-
-_nothing = nullcontext()
-
-
-class _OneBlasThread(AbstractContextManager[None]):
-    """The outermost such block of a thread."""
 
     __slots__ = ("_held",)
 
@@ -338,6 +329,8 @@ class _OneBlasThread(AbstractContextManager[None]):
         self._held: _Blas | None = None
 
     def __enter__(self) -> None:
+        if _inside.holds:
+            return
         state = _state
         with state.lock:
             if not state.inside:

@@ -154,7 +154,7 @@ class Optimizer(ABC):
                 f"expected the state of an optimizer of {len(self.params)} parameters of "
                 f"{self._ends[-1]} numbers, got {len(taken)} and {shapes}"
             )
-        if min(taken, default=0) < 0 or state["step_count"] < 0:
+        if min(taken) < 0 or state["step_count"] < 0:
             raise ValueError(f"expected counts of steps, got {taken} and {state['step_count']}")
         if (lr is None) != isinstance(self.lr, Schedule):
             kinds = "a number", "a schedule"
