@@ -190,7 +190,7 @@ def _in_double(fn: Any) -> Iterator[dict[str, Tensor]]:
         t.grad = None
         t.data = t.data.copy()  # astype may return the user's own memory
     try:
-        yield dict(fn.named_parameters())
+        yield {name: param for name, param in fn.named_parameters() if param.requires_grad}
     finally:
         for t, data, grad in before:
             t.data, t.grad = data, grad

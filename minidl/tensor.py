@@ -97,6 +97,10 @@ if TYPE_CHECKING:
         def __rtruediv__(self, other: TensorLike) -> Tensor: ...
         def __pow__(self, other: TensorLike) -> Tensor: ...
         def __rpow__(self, other: TensorLike) -> Tensor: ...
+        def __iadd__(self, other: TensorLike) -> Tensor: ...
+        def __isub__(self, other: TensorLike) -> Tensor: ...
+        def __imul__(self, other: TensorLike) -> Tensor: ...
+        def __itruediv__(self, other: TensorLike) -> Tensor: ...
         def __matmul__(self, other: TensorLike) -> Tensor: ...
         def __rmatmul__(self, other: TensorLike) -> Tensor: ...
         def __neg__(self) -> Tensor: ...
@@ -146,7 +150,8 @@ class Tensor(_Bound):
         requires_grad: whether `backward` is to leave a gradient in `.grad`. Floating dtypes only.
 
     Attributes:
-        data: the array.
+        data: the array. Operations hold on to it instead of a copy: who writes to it between an
+            operation and `backward` gets gradients at what is there then.
         grad: after `backward`, the gradient as an array of the same shape and dtype, added up over
             calls until it is set to None; None before. Only tensors that the user made have one,
             not the results of operations.
@@ -200,6 +205,11 @@ class Tensor(_Bound):
         return backend.of(self.data).device
 
     @property
+    def T(self) -> Tensor:  # noqa: N802  the name that NumPy's users know
+        """The axes in reverse order, as `transpose()`."""
+        return self.transpose()
+
+    @property
     def is_leaf(self) -> bool:
         """Whether it was made by the user: no operation on something with a gradient led here."""
         return self._node is None
@@ -232,6 +242,9 @@ class Tensor(_Bound):
 
     def __int__(self) -> int:
         return int(self.item())
+
+    def __format__(self, spec: str) -> str:
+        return format(self.item(), spec) if spec else str(self)
 
     def __bool__(self) -> bool:
         if self.size != 1:
@@ -291,7 +304,8 @@ class Tensor(_Bound):
                 a tensor of one element allows.
 
         The graph is let go on the way: the values saved for the gradients are freed. If a rule
-        fails, the graph is gone too, and gradients may be incomplete.
+        fails, the graph is gone too, and gradients may be incomplete. Arrays must be as they were
+        when the loss was computed: after a step of an optimizer, compute it again.
 
         Raises:
             RuntimeError: if nothing here requires a gradient, or if the graph was let go before.
@@ -418,6 +432,8 @@ def _as_array(value: Any, beside: Array | None = None) -> Array:
             array = array.astype(DEFAULT_FLOAT)  # Python's floats have no precision to keep
         if beside is not None:
             array = backend.of(beside).asarray(array)
+    if not array.dtype.isnative:  # as files may have it; kernels look at bits
+        array = array.astype(array.dtype.newbyteorder("="))
     if array.dtype.kind not in "biu" and array.dtype not in (np.float32, np.float64):
         raise TypeError(
             f"expected booleans, integers, float32 or float64, got {array.dtype}; "

@@ -425,3 +425,9 @@ def test_choices_are_repeatable():
             gradcheck(sine(lambda g, cosine: -g * cosine), np.ones((30, 30)), samples=5, seed=4)
         messages.append(str(error.value))
     assert messages[0] == messages[1]
+
+
+def test_parameters_that_are_not_to_change_are_not_checked():
+    model = minidl.Sequential([minidl.Dense(2, "tanh"), minidl.Dense(1)], input_shape=(3,))
+    model[0].weight.requires_grad = False
+    gradcheck(model, np.linspace(-1, 1, 6).reshape(2, 3))

@@ -1306,3 +1306,62 @@ def test_parameters_are_told_by_their_class_alone():
 def test_pooling_names_itself_and_the_missing_channel_axis():
     with pytest.raises(ValueError, match=r"MaxPool: expects images .* x\[\.\.\., None\]"):
         MaxPool()(np.zeros((2, 4, 4), np.float32))
+
+
+def test_layers_that_join_later_have_names_of_their_own():
+    model = Sequential([Flatten()], input_shape=(2, 2))
+    model.layers += [Dense(4), Dense(3)]
+    x = np.ones((1, 2, 2), np.float32)
+    expected = model(x).numpy().copy()
+    names = ["dense.weight", "dense.bias", "dense_1.weight", "dense_1.bias"]
+    assert list(model.state_dict()) == names
+    state = model.state_dict()
+    for parameter in model.parameters():
+        parameter.data[...] = 7
+    model.load_state_dict(state)
+    np.testing.assert_array_equal(model(x).numpy(), expected)
+
+
+def test_two_tensors_of_one_name_are_refused():
+    class Both(Module):
+        def __init__(self):
+            self.b = {1: Parameter(np.zeros(1)), "1": Parameter(np.ones(1))}
+
+    with pytest.raises(ValueError, match=r"two tensors of Both are named 'b\.1'"):
+        Both().state_dict()
+
+
+def test_a_parameter_that_is_there_before_the_first_batch_stays():
+    first, second = Dense(3), Dense(3)
+    x = np.ones((1, 3), np.float32)
+    first(x)
+    second.weight = first.weight
+    np.testing.assert_array_equal(second(x).numpy(), first(x).numpy())
+    assert second.weight is first.weight
+    assert second.bias is not first.bias
+    assert [name for name, _ in Sequential([first, second]).named_parameters()] == [
+        "dense.weight",
+        "dense.bias",
+        "dense_1.bias",
+    ]
+
+
+def test_a_state_of_the_own_memory_is_loaded():
+    model = Sequential([Dense(2), Dense(2)], input_shape=(2,))
+    a, b = model.layers
+    before = a.weight.numpy().copy(), b.weight.numpy().copy()
+    state = {"dense.weight": b.weight.data, "dense_1.weight": a.weight.data}
+    state |= {"dense.bias": b.bias.data, "dense_1.bias": a.bias.data}
+    model.load_state_dict(state)
+    np.testing.assert_array_equal(a.weight.numpy(), before[1])
+    np.testing.assert_array_equal(b.weight.numpy(), before[0])
+
+
+def test_nothing_is_loaded_where_an_array_is_read_only():
+    model = Sequential([Dense(2), Dense(2)], input_shape=(2,))
+    state = {name: np.full_like(values, 5) for name, values in model.state_dict().items()}
+    model.layers[1].weight.data.flags.writeable = False
+    before = model.layers[0].weight.numpy().copy()
+    with pytest.raises(ValueError, match=r"'dense_1\.weight' cannot be changed: .* read-only"):
+        model.load_state_dict(state)
+    np.testing.assert_array_equal(model.layers[0].weight.numpy(), before)

@@ -5,6 +5,7 @@ Gradients are in test_gradients.py; only those at kinks, where no slope exists, 
 
 import itertools
 import re
+from fractions import Fraction
 
 import hypothesis.extra.numpy as hnp
 import numpy as np
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 from reference import eighths
 
 import minidl
-from minidl import Generator, Tensor, losses, ops
+from minidl import Generator, Tensor, backend, losses, ops
 from minidl.ops import (
     elementwise,
     images,
@@ -1221,3 +1222,37 @@ def test_powers_of_zero_have_no_slope_in_the_exponent(base):
 def test_clip_refuses_tensors_as_bounds():
     with pytest.raises(TypeError, match=r"use minimum\(\) and maximum\(\)"):
         Tensor([1.0]).clip(low=Tensor(0.5, requires_grad=True))
+
+
+def one(x, axes):
+    """The number on the device of a tensor."""
+    return Tensor(np.ones((1,) * axes, np.float32)).to(x.device)
+
+
+@pytest.mark.parametrize(
+    "compute",
+    [
+        lambda x: x.relu(),
+        lambda x: x.clip(0),
+        lambda x: x.maximum(0.0),
+        lambda x: -(-x).minimum(0.0),
+        lambda x: ops.products.dense(x[:, None], one(x, 2), relu=True),
+        lambda x: ops.images.conv2d(x[:, None, None, None], one(x, 4), relu=True),
+    ],
+    ids=["relu", "clip", "maximum", "minimum", "dense", "conv2d"],
+)
+@pytest.mark.parametrize("slope", [np.inf, -np.inf, np.nan])
+def test_what_does_not_pass_is_zero_even_of_an_infinite_gradient(place, compute, slope):
+    x = Tensor([-1.0, 4.0, -2.0], requires_grad=True).to(place).detach()
+    x.requires_grad = True
+    y = compute(x)
+    gradient = backend.named(place).asarray(np.float32([slope, 0.25, 3.0]).reshape(y.shape))
+    y.backward(gradient)
+    assert backend.on_host(x.grad).tolist() == [0.0, 0.25, 0.0]
+
+
+@pytest.mark.parametrize("number", [Fraction(1, 2), np.longdouble(0.5), np.float64(0.5), 0.5])
+def test_a_number_of_any_kind_leaves_the_dtype_as_it_is(number):
+    out = Tensor([1.0, 2.0]) * number
+    assert out.dtype == np.float32
+    assert out.numpy().tolist() == [0.5, 1.0]

@@ -781,3 +781,40 @@ def test_the_norm_of_large_gradients_does_not_overflow():
         weight.grad = np.full(1, 1.5e19, np.float32)
     assert clip_grad_norm(weights, 1.0) == pytest.approx(3e19)
     assert [w.grad[0] for w in weights] == pytest.approx([0.5] * 4)
+
+
+def test_the_state_of_another_kind_of_optimizer_is_refused():
+    def stepped(make):
+        param = Tensor([1.0], requires_grad=True)
+        param.grad = np.float32([0.5])
+        optimizer = make([param])
+        optimizer.step()
+        return optimizer
+
+    kinds = {
+        "plain": minidl.SGD,
+        "momentum": partial(minidl.SGD, momentum=0.9),
+        "Adam": minidl.Adam,
+    }
+    states = {kind: stepped(make).state_dict() for kind, make in kinds.items()}
+    for kind, make in kinds.items():
+        for other, state in states.items():
+            optimizer = stepped(make)
+            before = optimizer.state_dict()
+            if other == kind:
+                optimizer.load_state_dict(state)
+                continue
+            with pytest.raises(ValueError, match=r"which remembers .* from its first step on"):
+                optimizer.load_state_dict(state)
+            assert str(optimizer.state_dict()) == str(before)
+
+
+def test_parameters_that_share_memory_go_on_sharing_it():
+    a = Tensor(np.arange(6, dtype=np.float32).reshape(2, 3), requires_grad=True)
+    b = Tensor(a.data.T, requires_grad=True)  # as in an autoencoder whose weights are tied
+    array = b.data
+    a.grad, b.grad = np.ones((2, 3), np.float32), np.full((3, 2), 2, np.float32)
+    minidl.SGD([a, b], lr=1.0).step()
+    assert b.data is array
+    assert np.shares_memory(a.data, b.data)
+    assert a.numpy().ravel().tolist() == [x - 3.0 for x in range(6)]  # by 1 and by 2

@@ -483,7 +483,7 @@ UNFIT = [
     (tied_weights, "the weights do not fit the layers: missing 'dense_1.weight'"),
     (another_shape, r"'dense.bias' expects float32 \(2,\), got float32 \(3,\)"),
     (one_parameter_more, "unknown 'dense.scale'"),
-    (names_that_meet, "missing 'a.b.weight'; missing 'a.b.bias'"),
+    (names_that_meet, "two tensors of Sequential are named 'a.b.weight'"),
     (two_dtypes, r"parameters of float32 and float64; convert it with \.astype"),
     (infinite, "not JSON compliant"),
     (layer_added_later, "Dense 'late' has no output shape yet"),

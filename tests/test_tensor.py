@@ -1115,3 +1115,56 @@ def test_array_likes_with_a_dtype_keep_it():
 
     assert Tensor(Column()).dtype == np.float64
     assert Tensor([1.0, 2.0]).dtype == np.float32
+
+
+def test_parameters_are_changed_in_place_without_a_graph():
+    w = Tensor([1.0, 2.0], requires_grad=True)
+    array, before = w.data, w
+    with no_grad():
+        w -= np.float32([0.5, 0.5])
+        w += Tensor([1.0, 1.0])
+        w *= 4
+        w /= 3
+    assert w is before
+    assert w.data is array
+    np.testing.assert_allclose(w.numpy(), [2.0, 10 / 3], rtol=1e-6)
+    with pytest.raises(RuntimeError, match=r"changed in place inside no_grad\(\) alone"):
+        w -= 1.0
+    with no_grad(), pytest.raises(ValueError, match="could not broadcast"):
+        w += np.zeros((3, 2), np.float32)
+
+
+def test_other_tensors_become_new_ones_through_which_gradients_flow():
+    x = Tensor([3.0], requires_grad=True)
+    total = x * 2
+    first = total
+    total += x
+    total *= x
+    assert first.item() == 6
+    total.backward()
+    assert x.grad.tolist() == [18.0]
+    constant = kept = Tensor([1.0])
+    constant += 1
+    assert (kept.item(), constant.item()) == (1.0, 2.0)
+
+
+def test_a_tensor_of_one_element_is_formatted_as_a_number():
+    assert f"{Tensor([1.25]):.1f}" == "1.2"
+    assert f"{Tensor([1.25])}" == "Tensor([1.25])"
+    with pytest.raises(ValueError, match="one element"):
+        format(Tensor([1.0, 2.0]), ".1f")
+
+
+def test_the_axes_in_reverse_order_have_a_gradient():
+    x = Tensor(np.arange(6.0).reshape(1, 2, 3), requires_grad=True)
+    assert x.T.shape == (3, 2, 1)
+    (x.T * np.arange(6.0).reshape(3, 2, 1)).sum().backward()
+    assert x.grad.tolist() == [[[0.0, 2.0, 4.0], [1.0, 3.0, 5.0]]]
+
+
+@pytest.mark.parametrize("dtype", [">i4", ">f4", ">f8", "<f4", ">u2"])
+def test_numbers_of_any_byte_order_are_taken(dtype):
+    x = Tensor(np.array([1, 2], dtype))
+    assert x.dtype == np.dtype(dtype).newbyteorder("=")
+    assert x.dtype.isnative
+    assert x.numpy().tolist() == [1, 2]

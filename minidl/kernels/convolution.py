@@ -23,7 +23,7 @@ from functools import lru_cache
 from minidl.backend import Array, of
 from minidl.kernels import memory, scratch
 from minidl.kernels.convolution_plan import Collect, Convolution, Forward, Plan, Scatter
-from minidl.kernels.elementwise import add_and_rectify
+from minidl.kernels.elementwise import add_and_rectify, keep_where
 from minidl.kernels.im2col import turns
 from minidl.kernels.pooling import choose_largest, give_to_largest
 from minidl.kernels.products import sum_rows
@@ -125,7 +125,7 @@ def conv2d_gradients(
                 if passed is not None:
                     noted = passed[:, part].reshape(plan.taps, *found.shape[1:])
                     spread = desk.found[:, : found.shape[1]]
-                    xp.multiply(found[0], noted[0], out=spread[0])
+                    keep_where(found[0], noted[0], out=spread[0])
                     found = spread
                 if of_bias is not None:
                     of_bias[number] += sum_rows(found[0])

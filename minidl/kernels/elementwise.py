@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-from minidl.backend import Array, of
+import numpy as np
+
+from minidl.backend import CPU, Array, of
 from minidl.kernels import memory
 from minidl.kernels.threads import parts_of, share
 
@@ -55,17 +57,39 @@ def relu(x: Array) -> Array:
     return out
 
 
+def keep_where(values: Array, where: Array, out: Array | None = None) -> Array:
+    """Each element where a boolean array of the same shape is true, 0 elsewhere.
+
+    Args:
+        values: any shape.
+        where: booleans of the same shape.
+        out: where to write the result, if it is not to be a new array.
+    """
+    backend = of(values)
+    if backend is CPU:
+        # A product takes a twentieth of the time, but makes nan of what is infinite, where false.
+        flat = values.reshape(-1)
+        if math.isfinite(flat.dot(flat)):
+            return np.multiply(values, where, out=out)
+    kept: Array = backend.xp.where(where, values, 0)
+    if out is None:
+        return kept
+    out[...] = kept
+    return out
+
+
 def pass_where(values: Array, where: Array, scale: float = 1.0) -> Array:
     """Each element times `scale` where a boolean array of the same shape is true, 0 elsewhere."""
     backend = of(values)
-    multiply = backend.xp.multiply
     if scale == 1 and values.nbytes < memory.LEAST:
-        return multiply(values, where)
+        return keep_where(values, where)
     out = memory.empty(backend, values.shape, values.dtype)
 
     def work(values: Array, where: Array, result: Array) -> None:
-        multiply(values, where, out=result)
-        if scale != 1:
+        if scale == 1:
+            keep_where(values, where, out=result)
+        else:
+            backend.xp.multiply(values, where, out=result)
             result *= scale
 
     _by_parts(work, values, where, out)

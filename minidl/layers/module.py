@@ -88,7 +88,8 @@ class Module:
     def named_parameters(self) -> Iterator[tuple[str, Parameter]]:
         """All parameters with their dotted names, each once.
 
-        Raises RuntimeError if a layer inside has none yet because its input is unknown.
+        Raises RuntimeError if a layer inside has none yet because its input is unknown, and
+        ValueError if two have one name.
         """
         return ((name, t) for name, t in self._named_tensors() if isinstance(t, Parameter))
 
@@ -97,11 +98,12 @@ class Module:
         return ((name, t) for name, t in self._named_tensors() if isinstance(t, Buffer))
 
     def parameters(self) -> list[Parameter]:
-        """All parameters, each once. Raises RuntimeError as `named_parameters`."""
+        """All parameters, each once. Raises errors as `named_parameters`."""
         return [parameter for _, parameter in self.named_parameters()]
 
     def _named_tensors(self) -> Iterator[tuple[str, Tensor]]:
         seen: set[int] = set()
+        names: set[str] = set()
         stack: list[tuple[str, Tensor | Module]] = [("", self)]
         while stack:
             name, member = stack.pop()
@@ -109,6 +111,9 @@ class Module:
                 continue
             seen.add(id(member))
             if isinstance(member, Tensor):
+                if name in names:
+                    raise ValueError(f"two tensors of {self.label} are named {name!r}")
+                names.add(name)
                 yield name, member
                 continue
             member._check_built()
@@ -130,7 +135,8 @@ class Module:
 
         Raises:
             ValueError: naming every entry that is missing, unknown, of another shape, or not of
-                real numbers; or one with numbers too large for the dtype of the module.
+                real numbers; or one with numbers too large for the dtype of the module, or for
+                an array that is read-only.
         """
         state = {name: backend.on_host(value) for name, value in state.items()}
         self.check_shapes({name: value.shape for name, value in state.items()})
@@ -145,9 +151,11 @@ class Module:
         for name, t in own.items():
             try:
                 with np.errstate(over="raise", invalid="ignore"):
-                    state[name] = state[name].astype(t.dtype, copy=False)
+                    state[name] = state[name].astype(t.dtype)  # a copy: it may be our own memory
             except FloatingPointError:
                 raise ValueError(f"{name!r} holds numbers too large for {t.dtype}") from None
+            if not getattr(t.data.flags, "writeable", True):
+                raise ValueError(f"{name!r} cannot be changed: its array is read-only")
         for name, t in own.items():
             t.data[...] = backend.of(t.data).asarray(state[name])
 
@@ -257,7 +265,9 @@ class Layer(Module):
     """A module with one input, whose parameters are made when it first sees what comes in.
 
     A subclass makes its parameters in `build` and computes its output in `forward`. Errors that
-    arise there are given the layer's name.
+    arise there are given the layer's name. Inputs are floating, of the parameters' dtype; what
+    takes integers, such as a table of embeddings, is a `Module`. A parameter that is there before,
+    such as one of another layer that this one is to share, stays.
 
     Args:
         name: how errors, tables and weight files call it; Sequential gives one if None.
@@ -279,7 +289,9 @@ class Layer(Module):
         try:
             self._check_dtype(x)
             if not self.built:
+                given = {n: v for n, v in vars(self).items() if isinstance(v, (Parameter, Buffer))}
                 self.build(x)
+                vars(self).update(given)
                 self.built = True
             out: Tensor = self.forward(x, *args)
         except (ValueError, TypeError, DeviceError) as error:

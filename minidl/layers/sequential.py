@@ -67,9 +67,11 @@ class Sequential(Module):
         self.input_shape = input_shape
 
     def members(self) -> Iterator[tuple[str, Tensor | Module]]:
-        """The layers by their names."""
+        """The layers by their names, which those that were put into `layers` later get now."""
+        _name(self.layers)
         for layer in self.layers:
-            yield str(layer.name), layer
+            assert layer.name is not None  # noqa: S101  they have just been given
+            yield layer.name, layer
 
     def __len__(self) -> int:
         return len(self.layers)

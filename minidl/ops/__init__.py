@@ -5,10 +5,37 @@ Importing this binds the operators and methods of `Tensor`.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from minidl.ops import elementwise, probability, products, reductions, shapes
-from minidl.tensor import Tensor
+from minidl.tensor import Tensor, TensorLike, wants_gradient
+
+
+def _in_place(compute: Callable[[TensorLike, TensorLike], Tensor]) -> Callable[..., Tensor]:
+    """The method for an operator such as -=, which is to change parameters themselves.
+
+    For all other tensors `x -= y` is `x = x - y`, as Python has it, so that gradients flow.
+    """
+
+    def method(x: Tensor, other: TensorLike) -> Tensor:
+        if not x.is_leaf or not x.requires_grad:
+            return NotImplemented
+        if wants_gradient(x):
+            raise RuntimeError(
+                "a tensor that requires a gradient is changed in place inside no_grad() alone; "
+                "outside, write x = x - y for a new tensor"
+            )
+        x.data[...] = compute(x, other).data
+        return x
+
+    return method
+
 
 _METHODS = {
+    "__iadd__": _in_place(elementwise.add),
+    "__isub__": _in_place(elementwise.subtract),
+    "__imul__": _in_place(elementwise.multiply),
+    "__itruediv__": _in_place(elementwise.divide),
     "__add__": elementwise.add,
     "__radd__": lambda a, b: elementwise.add(b, a),
     "__sub__": elementwise.subtract,

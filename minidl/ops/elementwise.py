@@ -143,8 +143,8 @@ def maximum(a: TensorLike, b: TensorLike) -> Tensor:
     x, y = p.data, q.data
     return record(
         _of_either(x, y).maximum(x, y),
-        (p, lambda g: g * _share(x > y, x == y, g)),
-        (q, lambda g: g * _share(y > x, x == y, g)),
+        (p, lambda g: _passed(g, x > y, x == y)),
+        (q, lambda g: _passed(g, y > x, x == y)),
     )
 
 
@@ -154,8 +154,8 @@ def minimum(a: TensorLike, b: TensorLike) -> Tensor:
     x, y = p.data, q.data
     return record(
         _of_either(x, y).minimum(x, y),
-        (p, lambda g: g * _share(x < y, x == y, g)),
-        (q, lambda g: g * _share(y < x, x == y, g)),
+        (p, lambda g: _passed(g, x < y, x == y)),
+        (q, lambda g: _passed(g, y < x, x == y)),
     )
 
 
@@ -164,11 +164,9 @@ def _of_either(x: Any, y: Any) -> Any:
     return array_module(y if isinstance(x, (int, float)) else x)
 
 
-def _share(wins: Any, ties: Any, g: Array) -> Array:
-    """1 where an operand wins, 1/2 where it ties, 0 elsewhere."""
-    share = wins.astype(g.dtype)
-    share += ties * share.dtype.type(0.5)
-    return share
+def _passed(g: Array, wins: Array, ties: Array) -> Array:
+    """The gradient where an operand wins, half of it where it ties, 0 elsewhere."""
+    return kernels.keep_where(g, wins) + 0.5 * kernels.keep_where(g, ties)
 
 
 def where(condition: TensorLike, a: TensorLike, b: TensorLike) -> Tensor:
@@ -211,7 +209,9 @@ def clip(x: TensorLike, low: float | None = None, high: float | None = None) -> 
         inside &= data >= low
     if high is not None:
         inside &= data <= high
-    return record(array_module(data).clip(data, low, high), (x, lambda g: g * inside))
+    return record(
+        array_module(data).clip(data, low, high), (x, lambda g: kernels.keep_where(g, inside))
+    )
 
 
 def astype(x: TensorLike, dtype: DTypeLike) -> Tensor:

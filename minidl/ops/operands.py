@@ -8,6 +8,7 @@ an integer tensor. Two floating tensors meet as in NumPy: float32 and float64 gi
 from __future__ import annotations
 
 import numbers
+import operator
 from typing import Any
 
 from minidl import backend
@@ -65,13 +66,16 @@ def check_images(x: Tensor) -> None:
 
 
 class Number:
-    """A Python number in the place of a tensor: a value that never has a gradient."""
+    """A Python number in the place of a tensor: a value that never has a gradient.
+
+    It is an int or a float: a NumPy scalar would promote float32 arrays to float64.
+    """
 
     __slots__ = ("data", "requires_grad")
 
     def __init__(self, value: Any) -> None:
-        # A NumPy scalar would promote float32 arrays to float64.
-        self.data = value.item() if hasattr(value, "item") else value
+        whole = isinstance(value, numbers.Integral)
+        self.data = operator.index(value) if whole else float(value)
         self.requires_grad = False
 
 

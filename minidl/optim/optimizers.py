@@ -76,16 +76,21 @@ class Optimizer(ABC):
         return learning_rate(self.lr, self.step_count)
 
     def step(self) -> None:
-        """Change every parameter that has a gradient."""
+        """Change every parameter that has a gradient, in place."""
         lr = self.current_lr
         self.step_count += 1
         for run in self._runs():
             params = self.params[run]
-            for param in params:
-                if not param.data.flags.c_contiguous:
-                    param.data = param.data.copy()
+            arrays = [param.data for param in params]
+            strided = [i for i, array in enumerate(arrays) if not array.flags.c_contiguous]
+            before = [arrays[i].copy() for i in strided]
+            for i, array in zip(strided, before, strict=True):
+                arrays[i] = array.copy()
             gradients = [param.grad for param in params if param.grad is not None]
-            self._update([param.data for param in params], gradients, run, lr)
+            self._update(arrays, gradients, run, lr)
+            for i, array in zip(strided, before, strict=True):
+                # The change, because another parameter may have changed the same memory.
+                params[i].data += arrays[i] - array
 
     def _runs(self) -> Iterator[slice]:
         """Neighbours with a gradient, of one dtype, that have taken as many steps."""
@@ -102,6 +107,11 @@ class Optimizer(ABC):
                 self._taken[start:stop] = [before[0] + 1] * (stop - start)
                 yield slice(start, stop)
             start = stop
+
+    @property
+    @abstractmethod
+    def _names(self) -> tuple[str, ...]:
+        """What is remembered after a step, see `_remembered`."""
 
     @abstractmethod
     def _update(
@@ -161,6 +171,11 @@ class Optimizer(ABC):
             raise ValueError(
                 f"the learning rate was {kinds[lr is None]}, here it is {kinds[lr is not None]}"
             )
+        if set(shapes) != set(self._names) and (shapes or any(taken)):
+            raise ValueError(
+                f"expected the state of {type(self).__name__}, which remembers "
+                f"{list(self._names)} from its first step on, got {list(shapes)}"
+            )
         self.step_count, self._taken = int(state["step_count"]), taken
         memory = {name: here.asarray(array.copy()) for name, array in state["memory"].items()}
         self._memory = memory
@@ -200,6 +215,10 @@ class SGD(Optimizer):
         if nesterov and not momentum:
             raise ValueError("nesterov=True needs momentum > 0")
         self.momentum, self.nesterov, self.weight_decay = momentum, nesterov, weight_decay
+
+    @property
+    def _names(self) -> tuple[str, ...]:
+        return ("velocity",) if self.momentum else ()
 
     def _update(
         self, parameters: list[Array], gradients: list[Array], run: slice, lr: float
@@ -248,6 +267,10 @@ class Adam(Optimizer):
             raise ValueError(f"betas must be two numbers from 0 to 1, 1 excluded; got {betas}")
         self.betas, self.eps = betas, eps
         self.weight_decay = 0.0
+
+    @property
+    def _names(self) -> tuple[str, ...]:
+        return "mean", "square"
 
     def _update(
         self, parameters: list[Array], gradients: list[Array], run: slice, lr: float
