@@ -1,9 +1,10 @@
 """Training on a GPU against PyTorch: python benchmarks/gpu.py.
 
 Milliseconds of a full training step (forward, loss, backward, optimizer), by CUDA events, for each
-model at two batch sizes, and the most memory that is taken from the device. The batches lie on the
-device already, and are the same for both. PyTorch (eager, without TF32 as minidl) has for images
-its best of both memory formats. Needs a GPU, CuPy, and a PyTorch that was built for it.
+model at two batch sizes, and the most memory that each takes from the device for arrays. The
+batches lie on the device already, and are the same for both. PyTorch (eager, without TF32 as
+minidl) has for images its best of both memory formats. Needs a GPU, CuPy, and a PyTorch that was
+built for it.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import card  # first: without a GPU it ends the program
+import card_pytorch
 import minidl_models
 import pytorch_models
 from machine import save
@@ -44,7 +46,7 @@ def measure(model: Model, size: int, rounds: int, seconds: float) -> dict[str, A
     for last in formats:
         name = "PyTorch, channels last" if last else "PyTorch"
         setting = pytorch_models.Setting(threads=1, channels_last=last, device="cuda")
-        libraries[name] = card.Torch()
+        libraries[name] = card_pytorch.Torch()
         makers[name] = partial(pytorch_models.training, model, data, setting)
     peaks = {name: libraries[name].peak(make) / MB for name, make in makers.items()}
     times = take_turns(
@@ -76,7 +78,7 @@ def report(results: dict[str, dict[str, Any]], folder: Path) -> None:
             f"{peaks[best]:,.0f}",
         )
     show(table)
-    save("gpu", folder, gpu=card.describe(), models=results)
+    save("gpu", folder, gpu={**card.describe(), "PyTorch": card_pytorch.VERSION}, models=results)
     draw_bars(
         folder / "gpu.png",
         "speed of minidl / speed of PyTorch at its best, on a GPU",

@@ -79,7 +79,7 @@ def test_without_a_gpu_a_benchmark_for_it_ends_in_one_sentence(tmp_path, program
     assert len(done.stderr.splitlines()) == 1
 
 
-@pytest.mark.parametrize("program", ["train.py", "predict.py", "scaling.py", "gpu.py"])
+@pytest.mark.parametrize("program", ["train.py", "predict.py", "scaling.py"])
 def test_without_pytorch_a_comparison_ends_in_one_sentence(tmp_path, program):
     # A module earlier on the path that cannot be imported stands for its absence.
     (tmp_path / "torch.py").write_text("raise ModuleNotFoundError('not here')")

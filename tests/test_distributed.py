@@ -426,6 +426,7 @@ def test_gpus_of_a_world_are_different_ones_and_all_have_nccl(ranks, message):
     ],
 )
 def test_ranks_of_a_machine_take_one_gpu_each(monkeypatch, ranks, expected):
+    monkeypatch.setattr(launcher, "CARDS", Path("no driver tells"))
     chosen = []
     for rank, (node, visible) in enumerate(ranks):
         monkeypatch.setattr(platform, "node", lambda node=node: node)
@@ -435,6 +436,19 @@ def test_ranks_of_a_machine_take_one_gpu_each(monkeypatch, ranks, expected):
         launcher.choose_gpu(Said(*map(json.dumps, ranks), rank=rank))
         chosen.append(os.environ.get("CUDA_VISIBLE_DEVICES"))
     assert chosen == expected
+
+
+def test_ranks_take_turns_where_the_driver_tells_how_many_gpus_there_are(monkeypatch, tmp_path):
+    for name in ("0000:01:00.0", "0000:02:00.0"):
+        (tmp_path / name).mkdir()
+    monkeypatch.setattr(launcher, "CARDS", tmp_path)
+    monkeypatch.setattr(platform, "node", lambda: "a")
+    chosen = []
+    for rank in range(4):
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+        launcher.choose_gpu(Said(*[json.dumps(("a", None))] * 4, rank=rank))
+        chosen.append(os.environ["CUDA_VISIBLE_DEVICES"])
+    assert chosen == ["0", "1", "0", "1"]
 
 
 def test_a_rank_for_which_there_is_no_gpu_hears_which_it_was_to_have(monkeypatch):

@@ -478,3 +478,15 @@ def test_a_split_that_leaves_nothing_is_refused(fraction):
         train_validation_split(*numbered(10), fraction)
     with pytest.raises(ValueError, match="got 10 inputs, 9 labels"):
         train_validation_split(numbered(10)[0], numbered(9)[1])
+
+
+@pytest.mark.parametrize("generator", [3, np.random.default_rng(0)])
+def test_a_generator_of_another_kind_is_refused(generator):
+    with pytest.raises(TypeError, match=r"generator must be a minidl\.Generator\(seed\), got"):
+        minidl.DataLoader(np.zeros(3), generator=generator)
+
+
+def test_a_transform_that_loses_samples_is_refused():
+    loader = minidl.DataLoader(np.zeros((5, 2)), batch_size=4, transform=lambda x, _: x[1:].copy())
+    with pytest.raises(ValueError, match="a transform made 3 samples of 4"):
+        next(iter(loader))

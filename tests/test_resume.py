@@ -272,3 +272,43 @@ def test_a_second_ctrl_c_ends_at_once(tmp_path):
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.stdout == ""
     assert "KeyboardInterrupt" in done.stderr
+
+
+def test_a_training_with_validation_data_does_not_go_on_without_or_the_other_way_round(tmp_path):
+    x = np.linspace(0, 1, 12, dtype=np.float32)[:, None]
+
+    def fit(epochs, **options):
+        model = minidl.Sequential([minidl.Dense(1)], input_shape=(1,))
+        trainer = minidl.Trainer(model, minidl.mse, minidl.SGD(model.parameters()))
+        return trainer.fit(x, x, epochs, verbose=0, **options)
+
+    for name, options in {"with": {"validation_data": (x, x)}, "without": {}}.items():
+        path = tmp_path / name
+        fit(1, checkpoint=path, **options)
+        assert len(fit(2, resume=path, **options)) == 2
+        other = {} if options else {"validation_data": (x, x)}
+        with pytest.raises(ValueError, match=r"it recorded loss.*; this one would record loss"):
+            fit(3, resume=path, **other)
+
+
+def test_a_callback_may_tell_numbers_of_numpy(tmp_path):
+    class Told(minidl.Callback):
+        found = None
+
+        def state_dict(self):
+            return {"best": np.float32(0.5), "epoch": np.int64(3)}
+
+        def load_state_dict(self, state):
+            self.found = state
+
+    path = tmp_path / "training.safetensors"
+    train(0, Told(), epochs=1, checkpoint=path)
+    told = Told()
+    train(0, told, resume=path)
+    assert told.found == {"best": 0.5, "epoch": 3}
+
+
+def test_a_checkpoint_is_no_model_and_says_what_it_is(tmp_path):
+    path = checkpoint(tmp_path / "training.safetensors")
+    with pytest.raises(ValueError, match=r"is a checkpoint of fit, not a model; fit\(\.\.\., res"):
+        minidl.load(path)

@@ -453,7 +453,7 @@ def test_lists_are_refused_with_a_way_out():
 def test_bad_arguments_are_named():
     x, y = clusters()
     trainer = small_trainer()
-    with pytest.raises(ValueError, match="epochs must be at least 1, got 0"):
+    with pytest.raises(ValueError, match="epochs must be an integer >= 1, got 0"):
         trainer.fit(x, y, epochs=0)
     with pytest.raises(ValueError, match="batch_size must be an integer >= 1, got 0"):
         trainer.fit(x, y, batch_size=0, verbose=0)
@@ -556,3 +556,47 @@ def test_names_of_metrics_are_shown_as_they_are(monkeypatch):
 
 def test_accuracy_of_whole_numbers_is_no_whole_number():
     assert minidl.accuracy(np.array([[1, 0], [0, 1]]), [0, 0]).item() == 0.5
+
+
+def test_what_cannot_be_written_or_monitored_is_refused_before_the_first_step(tmp_path):
+    x, y = clusters()
+    nowhere = tmp_path / "no folder"
+    every = functools.partial(minidl.ModelCheckpoint, save_best_only=False)
+    wrong = [
+        ({"checkpoint": nowhere / "x"}, FileNotFoundError, "there is no folder"),
+        ({"callbacks": [minidl.CSVLogger(nowhere / "x.csv")]}, FileNotFoundError, "is no folder"),
+        ({"callbacks": [every(nowhere / "x")]}, FileNotFoundError, "there is no folder"),
+        ({"callbacks": [every(tmp_path)]}, IsADirectoryError, "this is a folder"),
+        ({"callbacks": [minidl.ModelCheckpoint("x")]}, ValueError, "need validation_data"),
+        ({"callbacks": [minidl.EarlyStopping()]}, ValueError, "need validation_data"),
+        ({"callbacks": [minidl.ReduceLROnPlateau()]}, ValueError, "need validation_data"),
+        ({"callbacks": minidl.EarlyStopping("loss")}, TypeError, r"write \[callback\]"),
+    ]
+    for options, kind, message in wrong:
+        trainer = small_trainer()
+        with pytest.raises(kind, match=message):
+            trainer.fit(x, y, 1, verbose=0, **options)
+        assert trainer.optimizer.step_count == 0
+
+
+def test_a_loss_of_one_number_may_have_an_axis():
+    def loss(outputs, labels):
+        return ((outputs - labels) ** 2).mean(axis=0)
+
+    x = np.linspace(0, 1, 70, dtype=np.float32)[:, None]
+    model = minidl.Sequential([minidl.Dense(1)], input_shape=(1,))
+    trainer = minidl.Trainer(model, loss, minidl.SGD(model.parameters()))
+    history = trainer.fit(x, x, 2, 32, verbose=0)
+    assert len(history["loss"]) == 2
+
+
+def test_a_metric_of_several_numbers_is_named():
+    x, y = clusters()
+    trainer = small_trainer(metrics={"table": minidl.confusion_matrix})
+    with pytest.raises(ValueError, match=r"metric 'table' must return a single number, got \("):
+        trainer.fit(x, y, 1, verbose=0)
+
+
+def test_a_metric_is_not_named_as_one_of_validation_data():
+    with pytest.raises(ValueError, match="which do not begin with val_"):
+        small_trainer(metrics={"val_loss": minidl.accuracy})

@@ -127,11 +127,8 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
         PermissionError: if the folder, or the file that is there, may not be written.
         OSError: naming the file, if it cannot be written, or if `path` is a device or a pipe.
     """
-    target = Path(os.path.realpath(path))
+    target, old = _target(path)
     folder = target.parent
-    if not folder.is_dir():
-        raise FileNotFoundError(f"{path}: there is no folder {folder} yet; create it first")
-    old = _permissions(target, path)
     remove_leftovers(folder)
     # In the same folder, because a rename is atomic only within one file system. The name does not
     # grow with that of the file, which may be as long as a name can be.
@@ -171,6 +168,19 @@ def remove_leftovers(folder: Path) -> None:
                     shutil.rmtree(path)
                 else:
                     path.unlink()
+
+
+def check_replaceable(path: str | os.PathLike[str]) -> None:
+    """Raise an error now that `replacing` would raise later, as far as it can be known."""
+    _target(Path(path))
+
+
+def _target(path: Path) -> tuple[Path, int | None]:
+    """The file that is to be written, and its permissions; raises OSError as `replacing`."""
+    target = Path(os.path.realpath(path))
+    if not target.parent.is_dir():
+        raise FileNotFoundError(f"{path}: there is no folder {target.parent} yet; create it first")
+    return target, _permissions(target, path)
 
 
 def _permissions(target: Path, path: Path) -> int | None:

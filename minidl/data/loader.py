@@ -40,14 +40,15 @@ class DataLoader:
         transform: what is done to the inputs of each batch, such as `HorizontalFlip()`. A function
             of your own is called with an array and a generator of the batch's own. It may be called
             by several threads at once, and must return a new array that nobody changes any more.
-        generator: where orders and transforms come from; the one that `seed` seeds by default.
+        generator: where orders and transforms come from; if None, the one that `seed` seeds.
 
     Batches are tensors where the data are, and may share their memory. The next one is made ready
     in the background while the loop works on the last.
 
     Raises:
         ValueError: if there is no sample or no batch, or x and y differ in number.
-        TypeError: if x or y is no array, or transform is nothing that can be called.
+        TypeError: if x or y is no array, transform is nothing that can be called, or generator is
+            no `Generator` of minidl's.
     """
 
     def __init__(
@@ -59,8 +60,10 @@ class DataLoader:
         shuffle: bool = False,
         drop_last: bool = False,
         transform: Transformation | None = None,
-        generator: Generator = default_generator,
+        generator: Generator | None = None,
     ) -> None:
+        if generator is not None and not isinstance(generator, Generator):
+            raise TypeError(f"generator must be a minidl.Generator(seed), got {generator!r}")
         self.x = _array(x, "inputs")
         self.y = None if y is None else _array(y, "labels")
         if self.y is not None and len(self.y) != len(self.x):
@@ -81,7 +84,7 @@ class DataLoader:
         self.shuffle = shuffle
         self.drop_last = drop_last
         self.transform = transform
-        self.generator = generator
+        self.generator = default_generator if generator is None else generator
 
     def __len__(self) -> int:
         """The number of batches."""
@@ -207,7 +210,10 @@ class Pass:
         array = self._cut(self._loader.x, number)
         if (transform := self._loader.transform) and len(array):
             stream = number * self._world.size + self._world.rank
+            count = len(array)
             array = transform(array, Generator(self._seed + stream))
+            if len(array) != count:
+                raise ValueError(f"a transform made {len(array)} samples of {count}")
         if self._like is not None:
             array = array.astype(self._like.dtype, copy=False)
         return Tensor(array)

@@ -6,6 +6,7 @@ import json
 import os
 import platform
 from functools import cache
+from pathlib import Path
 
 from minidl.distributed.communicator import Alone, World
 from minidl.distributed.mpi import mpi_world
@@ -17,6 +18,9 @@ LAUNCHED = ("OMPI_COMM_WORLD_SIZE", "PMIX_RANK", "PMI_RANK", "PMI_SIZE")
 
 # Which GPUs CUDA shows to a process, by number or name, separated by commas; all, if it is not set.
 VISIBLE_GPUS = "CUDA_VISIBLE_DEVICES"
+
+# Where NVIDIA's driver on Linux has a folder for each GPU, which CUDA need not begin for.
+CARDS = Path("/proc/driver/nvidia/gpus")
 
 
 @cache
@@ -36,9 +40,10 @@ def world() -> World:
     Where models are on GPUs, each rank has one of its own, and NCCL averages gradients from card to
     card: start as many ranks as there are GPUs, and install nvidia-nccl-cu12 (or -cu13). The first
     call, which must come before anything asks for a GPU, sets CUDA_VISIBLE_DEVICES to one for each
-    rank of a machine, by turns from the GPUs that all of its ranks may use; a rank to which its
-    launcher has given others than the rest keeps the first of them. This has not yet been run on a
-    GPU: it is tested with stand-ins for CuPy and NCCL.
+    rank of a machine, by turns from the GPUs that all of its ranks may use, where their driver
+    tells how many there are; a rank to which its launcher has given others than the rest keeps the
+    first of them. This has not yet been run on a GPU: it is tested with stand-ins for CuPy and
+    NCCL.
 
     Returns:
         The same world at every call.
@@ -82,6 +87,10 @@ def choose_gpu(world: World) -> None:
     here = [gpus for (_, gpus), beside in zip(said, on_this_machine, strict=True) if beside]
     if any(gpus != own for gpus in here):
         return
-    gpus = [str(number) for number in range(len(here))] if own is None else own.split(",")
+    if own is None:
+        count = len(list(CARDS.iterdir())) if CARDS.is_dir() else len(here)
+        gpus = [str(number) for number in range(count)]
+    else:
+        gpus = own.split(",")
     if len(gpus) > 1:
         os.environ[VISIBLE_GPUS] = gpus[sum(on_this_machine[: world.rank]) % len(gpus)]

@@ -16,6 +16,7 @@ import numpy as np
 
 from minidl import backend
 from minidl.backend import Array
+from minidl.data.files import check_replaceable
 from minidl.layers.module import positive
 from minidl.optim import Schedule
 from minidl.tensor import Tensor
@@ -88,6 +89,8 @@ class CallbackList(Callback):
     """
 
     def __init__(self, callbacks: Iterable[Callback | EpochFunction]) -> None:
+        if not isinstance(callbacks, Iterable):
+            raise TypeError(f"callbacks must be a list, got {callbacks!r}; write [callback]")
         self._all = [_as_callback(callback) for callback in callbacks]
         # Most want nothing after a step, which may take less time than calling them all.
         deaf = Callback.on_batch_end
@@ -181,16 +184,29 @@ class _Best:
         """Start anew."""
         self.value = math.nan
 
+    def expect(self, names: Iterable[str]) -> None:
+        """Raise ValueError if the measure is of validation data, of which there are none.
+
+        Any other that `fit` does not know may be one that a callback adds.
+        """
+        if self.monitor.startswith("val_") and "val_loss" not in names:
+            self.check(names)
+
+    def check(self, names: Iterable[str]) -> None:
+        """Raise ValueError if the measure is not among these."""
+        names = list(names)
+        if self.monitor not in names:
+            raise ValueError(
+                f"no measure is called {self.monitor!r}; there are {', '.join(names)}"
+                + ("" if "val_loss" in names else " (val_ ones need validation_data)")
+            )
+
     def is_beaten_by(self, measures: Measures) -> bool:
         """Whether the measure is better than ever, which is then the best. Not a number never is.
 
-        Raises ValueError if there is no such measure.
+        Raises ValueError as `check`.
         """
-        if self.monitor not in measures:
-            raise ValueError(
-                f"no measure is called {self.monitor!r}; there are {', '.join(measures)}"
-                + ("" if "val_loss" in measures else " (val_ ones need validation_data)")
-            )
+        self.check(measures)
         value = measures[self.monitor]
         first = math.isnan(self.value) and not math.isnan(value)
         if first or self.sign * (value - self.value) > self.min_delta:
@@ -234,7 +250,8 @@ class EarlyStopping(Callback):
         self.best_epoch = 0
 
     def on_train_begin(self, trainer: Trainer) -> None:
-        """Forget an earlier training."""
+        """Forget an earlier training. Raises ValueError if it lacks validation data."""
+        self._best.expect(trainer.measure_names)
         self._best.forget()
         self._weights = None
         self._tensors = {n: (t.shape, t.dtype) for n, t in tensors_of(trainer.model)}
@@ -305,7 +322,11 @@ class ModelCheckpoint(Callback):
         self.last_saved: str | None = None
 
     def on_train_begin(self, trainer: Trainer) -> None:
-        """Forget an earlier training."""
+        """Forget an earlier training. Raises errors that are to be expected after an epoch."""
+        if self._best_only:
+            self._best.expect(trainer.measure_names)
+        if trainer.world.rank == 0 and "{" not in self._path:
+            check_replaceable(self._path)
         self._best.forget()
         self.last_saved = None
 
@@ -392,8 +413,12 @@ class ReduceLROnPlateau(Callback):
         self._since = 0
 
     def on_train_begin(self, trainer: Trainer) -> None:
-        """Forget an earlier training. Raises ValueError if the learning rate is a schedule."""
+        """Forget an earlier training.
+
+        Raises ValueError if the learning rate is a schedule, or validation data are missing.
+        """
         _check_rate(trainer)
+        self._best.expect(trainer.measure_names)
         self._best.forget()
         self._since = 0
 
@@ -432,6 +457,11 @@ class CSVLogger(Callback):
         self._path = Path(path)
         if self._path.suffix != ".csv":
             raise ValueError(f"{path}: expected a path that ends in .csv")
+
+    def on_train_begin(self, trainer: Trainer) -> None:
+        """Raise OSError if the file could not be written."""
+        if trainer.world.rank == 0:
+            check_replaceable(self._path)
 
     def on_epoch_end(self, trainer: Trainer, epoch: int, measures: Measures) -> None:
         """Write the history so far."""

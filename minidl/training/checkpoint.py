@@ -202,6 +202,13 @@ def _restore(
     generators = generators_of(trainer, loader)
     for generator, stood in zip(generators, state["generators"], strict=True):
         generator.load_state_dict(stood)
+    recorded, names = set(state["history"]["history"]), set(trainer.measure_names)
+    of_validation = {name for name in recorded if name.startswith("val_")}
+    if recorded and not of_validation <= names <= recorded:  # callbacks may add others
+        raise ValueError(
+            f"it recorded {', '.join(sorted(recorded))}; this one would record "
+            f"{', '.join(sorted(names))}"
+        )
     trainer.history.load_state_dict(state["history"])
     trainer.stop_training = state["stop_training"]
     told.load_state_dict(state["callbacks"])
@@ -295,7 +302,7 @@ def _without_arrays(value: Any, arrays: dict[str, np.ndarray[Any, Any]]) -> Any:
         return {name: _without_arrays(part, arrays) for name, part in value.items()}
     if isinstance(value, (list, tuple)):
         return [_without_arrays(part, arrays) for part in value]
-    return value
+    return value.item() if isinstance(value, np.generic) else value
 
 
 def _with_arrays(value: Any, arrays: Mapping[str, np.ndarray[Any, Any]]) -> Any:

@@ -41,7 +41,7 @@ class Means:
 
     def add(self, loss: Tensor, outputs: Tensor, labels: Tensor) -> None:
         """Add one batch: its mean loss, outputs (N, ...) and labels (N, ...)."""
-        self.waiting.append((loss.data, outputs.data, labels.data))
+        self.waiting.append((loss.data.reshape(()), outputs.data, labels.data))
         self.bytes += outputs.data.nbytes
         if len(self.waiting) >= self.MOST_BATCHES or self.bytes >= self.MOST_BYTES:
             self._measure()
@@ -115,7 +115,12 @@ class Means:
         if self.metrics:
             joined = Tensor(xp.concatenate(outputs)), Tensor(xp.concatenate(labels))
             for name, metric in self.metrics.items():
-                totals[name] = float(metric(*joined)) * sizes.sum()
+                measured = metric(*joined)
+                if getattr(measured, "size", 1) != 1:
+                    raise ValueError(
+                        f"metric {name!r} must return a single number, got {measured.shape}"
+                    )
+                totals[name] = float(measured) * sizes.sum()
         for name, total in totals.items():
             sums[name] = sums.get(name, 0.0) + float(total)
         return self.samples + int(sizes.sum()), sums

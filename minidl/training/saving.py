@@ -13,6 +13,7 @@ import numpy as np
 
 from minidl.data.files import replacing
 from minidl.layers import Module, Sequential
+from minidl.training.checkpoint import KEY as TRAINING_KEY
 from minidl.training.description import describe, model_described
 from minidl.training.weights import Shape, declared, opened, tensors_of
 
@@ -69,7 +70,12 @@ def load(path: str | os.PathLike[str]) -> Sequential:
             its description is none, is one of another version, or does not fit its weights.
     """
     with opened(path) as file:
-        text = (file.metadata() or {}).get(KEY)
+        told = file.metadata() or {}
+        text = told.get(KEY)
+        if TRAINING_KEY in told:
+            raise ValueError(
+                "is a checkpoint of fit, not a model; fit(..., resume=path) goes on from it"
+            )
         if text is None:
             raise ValueError(
                 "holds weights without the layers they belong to; make the model in code and read "

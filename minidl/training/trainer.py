@@ -15,11 +15,13 @@ from typing import Any
 import numpy as np
 
 from minidl.anomaly import NonFiniteError
-from minidl.backend import Array, Generator, default_generator
+from minidl.backend import Array, Generator
+from minidl.data.files import check_replaceable
 from minidl.data.loader import DataLoader, Pass, Transformation
 from minidl.distributed import Alone, World
 from minidl.kernels.threads import one_blas_thread
 from minidl.layers import Buffer, Module
+from minidl.layers.module import positive
 from minidl.losses import cross_entropy
 from minidl.optim import Optimizer
 from minidl.optim.optimizers import scale_to_norm
@@ -52,12 +54,13 @@ class Trainer:
         optimizer: over the model's parameters.
         metrics: further functions of outputs and labels, by name, each the mean over the samples it
             is given, which may be those of several batches; {"accuracy": accuracy} if None and the
-            loss is cross_entropy. No metric can be named "loss" or "seconds".
+            loss is cross_entropy. No metric can be named "loss", "seconds" or "val_...".
         clip_norm: the largest norm of all gradients together, see `clip_grad_norm`; None for any.
         world: the processes that train together, `minidl.world()`; None for this process alone.
 
     Attributes:
         history: what the last `fit` has recorded so far, also if it was interrupted.
+        measure_names: what `fit` measures in each epoch, known before the first.
         stop_training: set to True, for example by a callback, it ends `fit` after the epoch.
 
     Inputs of every dtype are converted, batch by batch, to the dtype and the device of the model.
@@ -92,13 +95,17 @@ class Trainer:
         if of_classes and not chosen and ends_in_softmax(model):
             loss = partial(loss, from_logits=False)  # type: ignore[call-arg]
         self.loss = loss
-        if not isinstance(metrics, Mapping) or not metrics.keys().isdisjoint(RESERVED):
+        if not isinstance(metrics, Mapping) or any(
+            name in RESERVED or str(name).startswith("val_") for name in metrics
+        ):
             raise ValueError(
                 "metrics must be functions by names other than "
-                f'{" and ".join(RESERVED)}, such as {{"accuracy": accuracy}}, got {metrics!r}'
+                f"{' and '.join(RESERVED)}, which do not begin with val_, such as "
+                f'{{"accuracy": accuracy}}, got {metrics!r}'
             )
         self.metrics = dict(metrics)
         self.history = History()
+        self.measure_names: tuple[str, ...] = ()
         self.stop_training = False
         self._turn = threading.RLock()
         self._shared: Single | None = None
@@ -162,7 +169,8 @@ class Trainer:
             ValueError, TypeError: if there is no data, inputs and labels differ in number, a batch
                 does not suit the model or the loss, or `resume` is no checkpoint of this training.
             Interrupted: after Ctrl-C, if there is to be a checkpoint; it says how to go on.
-            OSError: if the checkpoint cannot be read or written.
+            OSError: if the checkpoint cannot be read, or written, which is looked at before the
+                first step.
             NonFiniteError: if the loss, a gradient or a weight becomes nan or infinite; see below.
             MemoryError: if a batch needs more memory than there is, which is let go again.
             DeviceError: if the device stops working; or, on every rank, if the GPUs of several
@@ -184,12 +192,16 @@ class Trainer:
         """
         loader = _training_data(x, y, batch_size, shuffle, transform, generator)
         validation = None if validation_data is None else _validation_data(validation_data)
-        if epochs < 1:
-            raise ValueError(f"epochs must be at least 1, got {epochs}")
+        epochs = positive(epochs, "epochs")
         loader = loader.on_device_of(self._like)
         validation = None if validation is None else validation.on_device_of(self._like)
         told = CallbackList(callbacks or ())
         path = resume if checkpoint is None else checkpoint
+        if path is not None and self.world.rank == 0:
+            check_replaceable(path)
+        names = "loss", *self.metrics
+        validated = () if validation is None else tuple(f"val_{name}" for name in names)
+        self.measure_names = names + validated
         with (
             self._turn,
             progress(verbose, epochs, len(loader), self.world.rank) as shown,
@@ -225,8 +237,8 @@ class Trainer:
                             f"epoch {epoch.number}, {step}: {error}; {_last_saved(told, written)}"
                         ) from error
                     if validation is not None:
-                        validated = self._evaluate(validation, self.world)
-                        measures |= {f"val_{name}": value for name, value in validated.items()}
+                        found = self._evaluate(validation, self.world)
+                        measures |= {f"val_{name}": value for name, value in found.items()}
                     seconds = shared.of_first(epoch.seconds)
                     history.append(measures, seconds)
                     shown.finish(epoch.number, measures, seconds)
@@ -470,7 +482,7 @@ def _training_data(
             32 if batch_size is None else batch_size,
             shuffle=True if shuffle is None else shuffle,
             transform=transform,
-            generator=default_generator if generator is None else generator,
+            generator=generator,
         )
     _check_labels(loader, "fit")
     return loader
