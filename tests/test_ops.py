@@ -1256,3 +1256,10 @@ def test_a_number_of_any_kind_leaves_the_dtype_as_it_is(number):
     out = Tensor([1.0, 2.0]) * number
     assert out.dtype == np.float32
     assert out.numpy().tolist() == [0.5, 1.0]
+
+
+def test_a_large_infinite_gradient_is_zero_where_it_does_not_pass():
+    x = Tensor(np.tile(np.float32([-1, 4]), 1 << 16), requires_grad=True)
+    x.relu().backward(np.tile(np.float32([np.inf, 0.25]), 1 << 16))
+    assert x.grad.reshape(-1, 2).min(axis=0).tolist() == [0.0, 0.25]
+    assert x.grad.reshape(-1, 2).max(axis=0).tolist() == [0.0, 0.25]
