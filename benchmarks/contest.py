@@ -41,8 +41,11 @@ Task = Literal["training", "prediction"]
 def pytorch_settings(model: Model) -> list[pytorch_models.Setting]:
     """The ways in which PyTorch may run a model."""
     threads = {1, min(2, os.cpu_count() or 1), minidl.get_num_threads()}
-    formats = [False, True] if len(model.input_shape) == 3 else [False]
-    return [pytorch_models.Setting(n, last) for n in sorted(threads) for last in formats]
+    return [
+        pytorch_models.Setting(n, last)
+        for n in sorted(threads)
+        for last in pytorch_models.memory_formats(model)
+    ]
 
 
 def contenders(

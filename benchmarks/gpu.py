@@ -40,10 +40,9 @@ def measure(model: Model, size: int, rounds: int, seconds: float) -> dict[str, A
         seconds: length of a turn.
     """
     data = batches(model.data(BATCHES * size), size)
-    formats = [False, True] if len(model.input_shape) == 3 else [False]
     libraries: dict[str, card.Library] = {"minidl": card.Cupy()}
     makers = {"minidl": partial(minidl_models.training, model, data, "gpu")}
-    for last in formats:
+    for last in pytorch_models.memory_formats(model):
         name = "PyTorch, channels last" if last else "PyTorch"
         setting = pytorch_models.Setting(threads=1, channels_last=last, device="cuda")
         libraries[name] = card_pytorch.Torch()

@@ -27,6 +27,11 @@ class Setting(NamedTuple):
         return threads + ", channels last" * self.channels_last
 
 
+def memory_formats(model: Model) -> list[bool]:
+    """Whether channels are to lie last: both ways for images, which alone have channels."""
+    return [False, True] if len(model.input_shape) == 3 else [False]
+
+
 def build(model: Model, channels_last: bool) -> nn.Module:
     """The model in PyTorch, in the memory format that is asked for."""
     layers: list[nn.Module] = []

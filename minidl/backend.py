@@ -164,10 +164,9 @@ def import_nccl() -> Any:
 
 def of(array: Array) -> Backend:
     """The backend whose array this is. Raises TypeError for anything that is not an array."""
-    try:
-        return _by_array_type[type(array)]
-    except KeyError:
-        pass
+    backend = _by_array_type.get(type(array))
+    if backend is not None:
+        return backend
     for array_type, known in list(_by_array_type.items()):  # a subclass, such as numpy.memmap
         if isinstance(array, array_type):
             return known

@@ -7,6 +7,7 @@ import os
 import platform
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from minidl.distributed.communicator import Alone, World
 from minidl.distributed.mpi import mpi_world
@@ -67,8 +68,7 @@ def share_cores(world: World) -> None:
         own = sorted(os.sched_getaffinity(0))
     else:
         own = list(range(os.cpu_count() or 1))
-    said = [json.loads(text) for text in world.allgather(json.dumps([platform.node(), own]))]
-    here = [core for node, cores in said if node == platform.node() for core in cores]
+    here = [core for cores in on_this_machine(world, own).values() for core in cores]
     count = sum(1 / here.count(core) for core in own)
     if not threads.is_set_by_user():
         threads.set_num_threads(max(1, int(count + 1e-9)))
@@ -82,10 +82,8 @@ def choose_gpu(world: World) -> None:
     Where ranks are more than GPUs some share one, which does no harm as long as they do not use it.
     """
     own = os.environ.get(VISIBLE_GPUS)
-    said = [json.loads(text) for text in world.allgather(json.dumps([platform.node(), own]))]
-    on_this_machine = [node == platform.node() for node, _ in said]
-    here = [gpus for (_, gpus), beside in zip(said, on_this_machine, strict=True) if beside]
-    if any(gpus != own for gpus in here):
+    here = on_this_machine(world, own)
+    if any(gpus != own for gpus in here.values()):
         return
     if own is None:
         count = len(list(CARDS.iterdir())) if CARDS.is_dir() else len(here)
@@ -93,4 +91,11 @@ def choose_gpu(world: World) -> None:
     else:
         gpus = own.split(",")
     if len(gpus) > 1:
-        os.environ[VISIBLE_GPUS] = gpus[sum(on_this_machine[: world.rank]) % len(gpus)]
+        os.environ[VISIBLE_GPUS] = gpus[list(here).index(world.rank) % len(gpus)]
+
+
+def on_this_machine(world: World, own: Any) -> dict[int, Any]:
+    """What each rank on the machine of this one has to say, in JSON, by their numbers."""
+    node = platform.node()
+    said = [json.loads(text) for text in world.allgather(json.dumps([node, own]))]
+    return {rank: one for rank, (where, one) in enumerate(said) if where == node}

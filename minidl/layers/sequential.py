@@ -70,8 +70,7 @@ class Sequential(Module):
         """The layers by their names, which those that were put into `layers` later get now."""
         _name(self.layers)
         for layer in self.layers:
-            assert layer.name is not None  # noqa: S101  they have just been given
-            yield layer.name, layer
+            yield str(layer.name), layer
 
     def __len__(self) -> int:
         return len(self.layers)

@@ -199,9 +199,6 @@ class Trainer:
         path = resume if checkpoint is None else checkpoint
         if path is not None and self.world.rank == 0:
             check_replaceable(path)
-        names = "loss", *self.metrics
-        validated = () if validation is None else tuple(f"val_{name}" for name in names)
-        self.measure_names = names + validated
         with (
             self._turn,
             progress(verbose, epochs, len(loader), self.world.rank) as shown,
@@ -211,6 +208,9 @@ class Trainer:
             shared = parallel(self, interruption)
             checkpoints = Checkpoints(path, self, loader, told, shared)
             history = self.history = History()
+            names = "loss", *self.metrics
+            of_validation = () if validation is None else tuple(f"val_{name}" for name in names)
+            self.measure_names = names + of_validation
             self.stop_training = False
             told.on_train_begin(self)
             under_way = None
@@ -237,8 +237,8 @@ class Trainer:
                             f"epoch {epoch.number}, {step}: {error}; {_last_saved(told, written)}"
                         ) from error
                     if validation is not None:
-                        found = self._evaluate(validation, self.world)
-                        measures |= {f"val_{name}": value for name, value in found.items()}
+                        validated = self._evaluate(validation, self.world)
+                        measures |= {f"val_{name}": value for name, value in validated.items()}
                     seconds = shared.of_first(epoch.seconds)
                     history.append(measures, seconds)
                     shown.finish(epoch.number, measures, seconds)
