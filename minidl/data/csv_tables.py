@@ -22,7 +22,7 @@ from minidl.backend import Array
 from minidl.data.files import reading, replacing_packed
 
 _BLOCK = 2**20  # bytes that are parsed at once
-_LONGEST_LINE = 2**20  # bytes, or if that is more:
+_LONGEST_LINE = 2**18  # bytes, or if that is more:
 _LONGEST_CELL = 64  # bytes of each cell of a line
 _UNPACKED = 2**24  # bytes that gzip of any length may hold
 _LARGEST_LABEL = 2**53  # up to here, float64 tells whole numbers apart
@@ -76,7 +76,7 @@ def load_csv(
         ValueError: naming the file and the line, if a cell is not a finite number, a line is empty
             or has more or fewer cells than the first, a label is not a whole number from 0 on,
             there is no such label column, the columns do not fit `shape`, or a line is longer than
-            1 MiB and 64 bytes a cell; naming the file, if it holds no images or is gzip that is
+            256 KiB and 64 bytes a cell; naming the file, if it holds no images or is gzip that is
             damaged, or unpacks to more than 16 MiB and a hundred times its length.
         TypeError: if `label` is a bool.
     """
