@@ -6,6 +6,7 @@ import sys
 import threading
 import time
 import weakref
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -85,9 +86,7 @@ def test_columns_of_labels_stay_columns():
 
 
 @pytest.mark.parametrize("count", [1, 2, 3])
-@pytest.mark.parametrize("large", [0, sys.maxsize])
-def test_transforms_draw_the_same_whoever_makes_a_batch_and_when(monkeypatch, count, large):
-    monkeypatch.setattr(minidl.data.loader, "LARGE", large)
+def test_transforms_draw_the_same_whoever_makes_a_batch_and_when(count):
     minidl.set_num_threads(count)
     x, y = numbered(20)
     loader = DataLoader(x, y, 4, transform=noise, generator=Generator(0))
@@ -249,44 +248,93 @@ def points():
     return np.arange(70, dtype=np.float32).reshape(35, 2) / 8, np.arange(35) % 3
 
 
-def makers_of_batches(monkeypatch, samples, transform=None, like=None, as_loop=False):
-    """For each batch, whether another thread made it."""
+def makers_of_batches(monkeypatch, samples, like=None, as_loop=False, **options):
+    """The batches that were made ready together, and whether by another thread."""
     minidl.set_num_threads(2)
     made = []
-    batch_of = Pass._batch
+    run = Pass._run
 
-    def watched(self, number):
-        made.append(threading.current_thread() is not threading.main_thread())
-        return batch_of(self, number)
+    def watched(self, first):
+        batches = run(self, first)
+        ahead = threading.current_thread() is not threading.main_thread()
+        made.append((range(first, first + len(batches)), ahead))
+        return batches
 
-    monkeypatch.setattr(Pass, "_batch", watched)
-    loader = DataLoader(samples, batch_size=2, transform=transform)
+    monkeypatch.setattr(Pass, "_run", watched)
+    loader = DataLoader(samples, batch_size=2, **options)
     one_pass = loader.one_pass(like)
     for _ in loader if as_loop else one_pass:
         if not as_loop:
             one_pass.prepare()
-    return made
+    return [batches for batches, _ in made], [ahead for _, ahead in made]
 
 
-def test_large_batches_and_transformed_ones_are_made_ready_ahead(monkeypatch):
-    monkeypatch.setattr(minidl.data.loader, "LARGE", 80)
-    small, large = np.zeros((6, 9), np.float32), np.zeros((6, 10), np.float32)
-    assert makers_of_batches(monkeypatch, small) == [False, False, False]
-    assert makers_of_batches(monkeypatch, large) == [False, True, True]
-    assert makers_of_batches(monkeypatch, large, as_loop=True) == [False, True, True]
-    assert makers_of_batches(monkeypatch, small, noise) == [False, True, True]
+@pytest.mark.parametrize("as_loop", [False, True])
+def test_what_is_gathered_or_transformed_is_made_ready_ahead(monkeypatch, as_loop):
+    monkeypatch.setattr(minidl.data.loader, "GATHERED", 2 * 80)
+    small, large = np.zeros((10, 10), np.float32), np.zeros((10, 11), np.float32)
+    one_by_one = [range(n, n + 1) for n in range(5)]
+
+    def makers(samples, **options):
+        return makers_of_batches(monkeypatch, samples, as_loop=as_loop, **options)
+
+    ahead = [False, True, True, True, True]
+    assert makers(small) == (one_by_one, [False] * 5)
+    assert makers(small, transform=noise) == (one_by_one, ahead)
+    assert makers(small, shuffle=True, transform=noise) == (one_by_one, ahead)
+    assert makers(large, shuffle=True) == (one_by_one, ahead)
+    together = [range(2), range(2, 4), range(4, 5)]
+    assert makers(small, shuffle=True) == (together, ahead[:3])
+    y = np.zeros((10, 1), np.float32)  # labels count, too
+    assert makers(small, shuffle=True, y=y) == (one_by_one, ahead)
+    monkeypatch.setattr(minidl.data.loader, "MOST_AT_ONCE", 3)
+    assert makers(small[:, :1], shuffle=True) == ([range(3), range(3, 5)], ahead[:2])
+
+
+@given(
+    count=st.integers(1, 40),
+    batch_size=st.integers(1, 12),
+    together=st.integers(0, 400),
+    ranks=st.integers(1, 3),
+    left=st.integers(0, 3),
+    labelled=st.booleans(),
+)
+def test_batches_gathered_together_are_those_gathered_alone(
+    count, batch_size, together, ranks, left, labelled
+):
+    x, y = numbered(count)
+    x = x.astype(np.uint8)
+    like = np.zeros(1, np.float32)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(minidl.data.loader, "GATHERED", together)
+        for rank in range(ranks):
+            loader = DataLoader(x, y if labelled else None, batch_size, shuffle=True)
+            world = SimpleNamespace(rank=rank, size=ranks, broadcast=id)  # says nothing
+            one_pass = loader.one_pass(like, world=world)
+            later = {**one_pass.state_dict(), "next": min(left, len(one_pass))}
+            for a_pass in (one_pass, loader.one_pass(like, later, world)):
+                first = a_pass.done
+                for number, batch in enumerate(a_pass, first):
+                    assert len(batch) == 1 + labelled
+                    assert a_pass.done == number + 1
+                    assert batch[0].dtype == np.float32
+                    assert_array_equal(batch[0].data, one_pass.inputs(number).data)
+                    if labelled:
+                        assert_array_equal(batch[1].data, one_pass.labels(number).data)
+                    a_pass.prepare()
+                assert a_pass.done == len(one_pass)
 
 
 @pytest.mark.usefixtures("device")
 def test_batches_for_a_device_are_made_in_turn(monkeypatch):
     like = Tensor(np.zeros(1, np.float32)).to("gpu").data
     samples = np.zeros((6, 9), np.float32)
-    made = makers_of_batches(monkeypatch, samples, lambda images, _: images, like)
-    assert made == [False, False, False]
+    for options in ({"transform": lambda images, _: images}, {"shuffle": True}):
+        made = makers_of_batches(monkeypatch, samples, like, **options)
+        assert made == ([range(n, n + 1) for n in range(3)], [False] * 3)
 
 
 def test_fit_has_the_next_batch_made_ready_and_draws_from_the_generator_it_is_given(monkeypatch):
-    monkeypatch.setattr(minidl.data.loader, "LARGE", 0)
     asked = []
     prepare = Pass.prepare
     monkeypatch.setattr(Pass, "prepare", lambda self: asked.append(1) or prepare(self))
@@ -300,11 +348,11 @@ def test_fit_has_the_next_batch_made_ready_and_draws_from_the_generator_it_is_gi
 @pytest.mark.parametrize("transform", [None, noise])
 def test_batches_made_ready_ahead_train_as_those_made_in_turn(monkeypatch, count, transform):
     results = []
-    for large, threads in ((sys.maxsize, 1), (0, count)):
-        monkeypatch.setattr(minidl.data.loader, "LARGE", large)
+    for together, threads in ((0, 1), (0, count), (300, count)):
+        monkeypatch.setattr(minidl.data.loader, "GATHERED", together)
         minidl.set_num_threads(threads)
         results.append(trained(*points(), batch_size=8, transform=transform)[1:])
-    assert results[0] == results[1]
+    assert results[0] == results[1] == results[2]
 
 
 def test_fit_with_a_loader_is_fit_with_its_arguments():

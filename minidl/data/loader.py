@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
+from itertools import accumulate, pairwise
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -23,9 +24,10 @@ from minidl.tensor import Tensor
 # What makes other inputs of a batch of inputs, with random numbers of a generator.
 Transformation: TypeAlias = Callable[[Array, Generator], Array]
 
-# Bytes of a batch's inputs from which on it is made ready ahead: what a helper has written lies in
-# its core's cache, and with small batches that costs more than it gains.
-LARGE = 1 << 17
+# Small batches of shuffled samples are gathered several at once, up to so many bytes and batches:
+# to ask a helper for each of them costs more than it gains.
+GATHERED = 1 << 21
+MOST_AT_ONCE = 64
 
 
 class DataLoader:
@@ -42,8 +44,9 @@ class DataLoader:
             by several threads at once, and must return a new array that nobody changes any more.
         generator: where orders and transforms come from; if None, the one that `seed` seeds.
 
-    Batches are tensors where the data are, and may share their memory. The next one is made ready
-    in the background while the loop works on the last.
+    Batches are tensors where the data are, and may share their memory. The next ones are made ready
+    in the background while the loop works on the last; small ones together, in arrays of up to 2
+    MiB that live as long as one of their batches.
 
     Raises:
         ValueError: if there is no sample or no batch, or x and y differ in number.
@@ -186,10 +189,13 @@ class Pass:
         self._there = backend.of(loader.x)
         self._places = None if self._order is None else self._there.asarray(self._order)
         here = backend.of(loader.x if like is None else like)
-        size = loader.x.nbytes // len(loader.x) * loader.batch_size // world.size
-        self._may_prepare = here is backend.CPU and (size >= LARGE or bool(loader.transform))
+        on_cpu = here is backend.CPU
+        self._may_prepare = on_cpu and (loader.shuffle or loader.transform is not None)
+        gathers = on_cpu and self._there is here and loader.shuffle and loader.transform is None
+        self._at_once = self._most_at_once() if gathers else 1  # batches
         self._number = self._first - 1  # of the batch that the loop is at
-        self._next: tuple[int, Ahead[tuple[Tensor, ...]]] | None = None
+        self._following = self._first  # what is to be made ready next
+        self._ahead: Ahead[list[tuple[Tensor, ...]]] | None = None
 
     def __len__(self) -> int:
         """The number of batches."""
@@ -242,9 +248,28 @@ class Pass:
         start += rank * least + min(rank, more)
         return slice(start, start + least + (rank < more))
 
-    def _batch(self, number: int) -> tuple[Tensor, ...]:
-        inputs = self.inputs(number)
-        return (inputs,) if self._loader.y is None else (inputs, self.labels(number))
+    def _most_at_once(self) -> int:
+        """The number of batches that are gathered at once."""
+        loader = self._loader
+        size = loader.x.nbytes + (0 if loader.y is None else loader.y.nbytes)
+        size = size // len(loader.x) * loader.batch_size // self._world.size
+        return min(max(GATHERED // max(size, 1), 1), MOST_AT_ONCE)
+
+    def _run(self, first: int) -> list[tuple[Tensor, ...]]:
+        """The batches that are made ready together, from one on."""
+        x, y = self._loader.x, self._loader.y
+        if self._at_once == 1:
+            inputs = self.inputs(first)
+            return [(inputs,) if y is None else (inputs, self.labels(first))]
+        numbers = range(first, min(first + self._at_once, len(self)))
+        places = np.concatenate([self.samples(number) for number in numbers])
+        arrays = [x.take(places, 0)]
+        if self._like is not None:
+            arrays[0] = arrays[0].astype(self._like.dtype, copy=False)
+        if y is not None:
+            arrays.append(y.take(places, 0))
+        bounds = pairwise(accumulate(map(self.size, numbers), initial=0))
+        return [tuple([Tensor(array[start:stop]) for array in arrays]) for start, stop in bounds]
 
     @property
     def done(self) -> int:
@@ -257,21 +282,24 @@ class Pass:
 
     def __iter__(self) -> Iterator[tuple[Tensor, ...]]:
         """Each batch in turn: inputs, and labels if there are any."""
+        self._following, self._ahead = self._first, None
         for number in range(self._first, len(self)):
             self._number = number
-            ready, self._next = self._next, None
-            yield ready[1].result() if ready and ready[0] == number else self._batch(number)
+            if number == self._following:
+                ahead, self._ahead = self._ahead, None
+                run = iter(ahead.result() if ahead else self._run(number))
+                self._following += self._at_once
+            yield next(run)
 
     def prepare(self) -> None:
-        """Let an idle thread make the batch ready that follows, if that is worth it.
+        """Let an idle thread make the batches ready that follow, if that is worth it.
 
         Halfway through a training step is a good time: the last layers, the loss and their
         gradients are small, and leave threads idle.
         """
-        following = self._number + 1
-        if self._may_prepare and self._next is None and following < len(self):
-            ahead = Ahead(partial(self._batch, following))
-            self._next = (following, ahead) if ahead.begun else None
+        if self._may_prepare and self._ahead is None and self._following < len(self):
+            ahead = Ahead(partial(self._run, self._following))
+            self._ahead = ahead if ahead.begun else None
 
 
 def _array(data: Any, name: str) -> Array:
