@@ -361,9 +361,9 @@ def record(value: Array, *edges: tuple[Tensor, Rule]) -> Tensor:
     if anomaly.blocks:
         rules = anomaly.checked(value, [s.data for s, _ in edges], [rule for _, rule in edges])
         edges = tuple((edge[0], rule) for edge, rule in zip(edges, rules, strict=True))
-    if not _mode.recording:
+    wanted = [edge for edge in edges if edge[0].requires_grad] if _mode.recording else []
+    if not wanted:
         return _result(value, [], None)
-    wanted = [edge for edge in edges if edge[0].requires_grad]
     rules = [rule for _, rule in wanted]  # without the inputs, whose arrays may then be freed
     return _result(value, [source for source, _ in wanted], lambda g: (rule(g) for rule in rules))
 
@@ -401,9 +401,11 @@ def wants_gradient(*inputs: Tensor) -> bool:
     return _mode.recording and any(source.requires_grad for source in inputs)
 
 
-def _result(value: Array, sources: Sequence[Tensor], rule: Any) -> Tensor:
+def _result(value: Any, sources: Sequence[Tensor], rule: Any) -> Tensor:
     """The tensor of an operation's value, with a node if there is a source of gradients."""
     out = Tensor.__new__(Tensor)
+    if isinstance(value, np.generic):  # a 0-d result
+        value = np.asarray(value)
     out.data = value if type(value) is np.ndarray else _as_array(value)
     out.grad = None
     out.requires_grad = bool(sources)

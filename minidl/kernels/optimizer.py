@@ -170,32 +170,32 @@ def _descend(
     values = [array.reshape(-1) for array in parameters]
     slopes = [array.reshape(-1) for array in gradients]
 
-    def work(block: Block) -> None:
-        extent, segments = block
-        with scratch.borrow(backend, (2, extent.stop - extent.start), like.dtype) as borrowed:
-            step, gathered = borrowed
-            if len(segments) == 1 and not penalty:
-                number, here, _ = segments[0]
-                gathered = slopes[number][here]
-            else:
+    def work(*blocks: Block) -> None:
+        longest = max([extent.stop - extent.start for extent, _ in blocks], default=0)
+        with scratch.borrow(backend, (2, longest), like.dtype) as borrowed:
+            for extent, segments in blocks:
+                step, gathered = borrowed[:, : extent.stop - extent.start]
+                if len(segments) == 1 and not penalty:
+                    number, here, _ = segments[0]
+                    gathered = slopes[number][here]
+                else:
+                    for number, here, there in segments:
+                        if penalty:
+                            multiply(values[number][here], penalty, out=gathered[there])
+                            gathered[there] += slopes[number][here]
+                        else:
+                            gathered[there] = slopes[number][here]
+                rule(gathered, extent, step)
                 for number, here, there in segments:
-                    if penalty:
-                        multiply(values[number][here], penalty, out=gathered[there])
-                        gathered[there] += slopes[number][here]
-                    else:
-                        gathered[there] = slopes[number][here]
-            rule(gathered, extent, step)
-            for number, here, there in segments:
-                value = values[number][here]
-                if shrink:
-                    value *= 1 - shrink
-                value -= step[there]
+                    value = values[number][here]
+                    if shrink:
+                        value *= 1 - shrink
+                    value -= step[there]
 
     sizes = tuple([array.size for array in values])
     blocks = _blocks(sizes, backend is CPU)
     if passes * sum(sizes) < WORTH_SHARING:
-        for block in blocks:
-            work(block)
+        work(*blocks)
     else:
         share(work, blocks)
 

@@ -55,7 +55,7 @@ def multiply(a: Array, b: Array, bias: Array | None = None, relu: bool = False) 
     large = rows * columns >= SMALL or backend is not CPU
     out = memory.empty(backend, (rows, columns), _dtype(a, b)) if large else None
     with one_blas_thread():
-        product: Array = backend.xp.matmul(a, b, out=out)
+        product: Array = a.dot(b, out)  # half a microsecond quicker than `matmul`
     add_and_rectify(product, bias, relu)
     return product
 
@@ -110,7 +110,7 @@ def sum_rows(rows: Array) -> Array:
     # As a product with ones this runs at the speed of BLAS, several times that of rows.sum(0).
     with one_blas_thread():
         if type(rows) is np.ndarray and len(rows) <= MOST_ONES:
-            return _ones(rows.dtype)[: len(rows)] @ rows
+            return _ones(rows.dtype)[: len(rows)].dot(rows)
         return of(rows).xp.ones(len(rows), dtype=rows.dtype) @ rows
 
 

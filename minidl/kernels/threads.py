@@ -323,14 +323,23 @@ class one_blas_thread:  # noqa: N801  it reads as what it does
     Inside another such block of the same thread, it costs next to nothing.
     """
 
+    __slots__ = ("_hold",)
+
+    def __enter__(self) -> None:
+        self._hold = None if _inside.holds else _Hold()
+
+    def __exit__(self, *_: object) -> None:
+        if self._hold:
+            self._hold.end()
+
+
+class _Hold:
+    """One thread's part in holding BLAS to one thread, until its end."""
+
     __slots__ = ("_held",)
 
     def __init__(self) -> None:
         self._held: _Blas | None = None
-
-    def __enter__(self) -> None:
-        if _inside.holds:
-            return
         state = _state
         with state.lock:
             if not state.inside:
@@ -339,7 +348,8 @@ class one_blas_thread:  # noqa: N801  it reads as what it does
             self._held = state
         _inside.holds = True
 
-    def __exit__(self, *_: object) -> None:
+    def end(self) -> None:
+        """Let go, if that has not been done."""
         state = self._held
         if state is None:
             return
@@ -355,8 +365,7 @@ class one_blas_thread:  # noqa: N801  it reads as what it does
                 state.put_back()
 
     def __del__(self) -> None:
-        if self._held:  # an interrupt came before the block began, or kept it from ending
-            self.__exit__()
+        self.end()  # an interrupt came before the block began, or kept it from ending
 
 
 @cache

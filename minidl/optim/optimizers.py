@@ -111,7 +111,7 @@ class Optimizer(ABC):
     @property
     @abstractmethod
     def _names(self) -> tuple[str, ...]:
-        """What is remembered after a step, see `_remembered`."""
+        """What is remembered after a step, in the order of `_remembered`."""
 
     @abstractmethod
     def _update(
@@ -119,19 +119,21 @@ class Optimizer(ABC):
     ) -> None:
         """Change some neighbouring parameters in place."""
 
-    def _remembered(self, name: str, run: slice) -> Array:
-        """What is remembered of some parameters, end to end, zeros at first.
+    def _remembered(self, run: slice) -> list[Array]:
+        """What is remembered of some parameters: arrays of all, end to end, zeros at first.
 
-        It lies where the first of all parameters lies now, in the most precise of their dtypes.
+        They lie where the first of all parameters lies now, in the most precise of their dtypes.
         """
         here = backend.of(self.params[0].data)
         dtypes = {param.data.dtype for param in self.params}
         dtype = max(dtypes, key=lambda dtype: dtype.itemsize)
-        memory = self._memory.get(name)
-        if memory is None:
-            memory = np.zeros(self._ends[-1], dtype=dtype)
-        self._memory[name] = memory = here.asarray(memory).astype(dtype, copy=False)
-        return memory[self._ends[run.start] : self._ends[run.stop]]
+        for name in self._names:
+            memory = self._memory.get(name)
+            if memory is None:
+                memory = np.zeros(self._ends[-1], dtype=dtype)
+            self._memory[name] = here.asarray(memory).astype(dtype, copy=False)
+        part = slice(self._ends[run.start], self._ends[run.stop])
+        return [self._memory[name][part] for name in self._names]
 
     def state_dict(self) -> dict[str, Any]:
         """What the next step depends on besides parameters and gradients.
@@ -229,7 +231,7 @@ class SGD(Optimizer):
         kernels.momentum_sgd(
             parameters,
             gradients,
-            self._remembered("velocity", run),
+            *self._remembered(run),
             lr=lr,
             weight_decay=self.weight_decay,
             momentum=self.momentum,
@@ -278,8 +280,7 @@ class Adam(Optimizer):
         kernels.adam(
             parameters,
             gradients,
-            self._remembered("mean", run),
-            self._remembered("square", run),
+            *self._remembered(run),
             lr=lr,
             betas=self.betas,
             eps=self.eps,
