@@ -334,6 +334,16 @@ def test_batches_for_a_device_are_made_in_turn(monkeypatch):
         assert made == ([range(n, n + 1) for n in range(3)], [False] * 3)
 
 
+@pytest.mark.usefixtures("device")
+def test_labels_on_a_device_are_fetched_for_inputs_that_are_not():
+    x, y = numbered(6)
+    like = np.zeros(1, np.float32)
+    loader = DataLoader(x, Tensor(y).to("gpu"), 2, shuffle=True)
+    for inputs, labels in loader.one_pass(like):
+        assert labels.device == "cpu"
+        assert_array_equal(inputs.data[:, 0], labels.data)
+
+
 def test_fit_has_the_next_batch_made_ready_and_draws_from_the_generator_it_is_given(monkeypatch):
     asked = []
     prepare = Pass.prepare

@@ -189,10 +189,9 @@ class Pass:
         self._there = backend.of(loader.x)
         self._places = None if self._order is None else self._there.asarray(self._order)
         here = backend.of(loader.x if like is None else like)
-        on_cpu = here is backend.CPU
-        self._may_prepare = on_cpu and (loader.shuffle or loader.transform is not None)
-        gathers = on_cpu and self._there is here and loader.shuffle and loader.transform is None
-        self._at_once = self._most_at_once() if gathers else 1  # batches
+        work = loader.shuffle or loader.transform is not None
+        self._may_prepare = work and here is backend.CPU
+        self._at_once = self._most_at_once() if self._may_prepare else 1  # batches
         self._number = self._first - 1  # of the batch that the loop is at
         self._following = self._first  # what is to be made ready next
         self._ahead: Ahead[list[tuple[Tensor, ...]]] | None = None
@@ -249,10 +248,13 @@ class Pass:
         return slice(start, start + least + (rank < more))
 
     def _most_at_once(self) -> int:
-        """The number of batches that are gathered at once."""
+        """The number of batches that are made ready together: one if it takes more than copying."""
         loader = self._loader
-        size = loader.x.nbytes + (0 if loader.y is None else loader.y.nbytes)
-        size = size // len(loader.x) * loader.batch_size // self._world.size
+        arrays = [loader.x] if loader.y is None else [loader.x, loader.y]
+        if loader.transform or any(backend.of(array) is not backend.CPU for array in arrays):
+            return 1
+        sample = sum(array.nbytes for array in arrays) // len(loader.x)
+        size = sample * loader.batch_size // self._world.size
         return min(max(GATHERED // max(size, 1), 1), MOST_AT_ONCE)
 
     def _run(self, first: int) -> list[tuple[Tensor, ...]]:
