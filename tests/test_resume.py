@@ -291,21 +291,48 @@ def test_a_training_with_validation_data_does_not_go_on_without_or_the_other_way
             fit(3, resume=path, **other)
 
 
-def test_a_callback_may_tell_numbers_of_numpy(tmp_path):
+@pytest.mark.parametrize(
+    ("told", "known"),
+    [
+        ({"best": np.float32(0.5), "epoch": np.int64(3)}, {"best": 0.5, "epoch": 3}),
+        ({"array": "0"}, {"array": "0"}),
+        ({"array": {"array": [{"array": 1}]}}, {"array": {"array": [{"array": 1}]}}),
+        ({"array": np.int64(7), "of": ()}, {"array": 7, "of": []}),
+    ],
+    ids=["NumPy's numbers", "a key like ours", "such keys inside", "one of two keys"],
+)
+def test_what_a_callback_tells_comes_back(tmp_path, told, known):
     class Told(minidl.Callback):
         found = None
 
         def state_dict(self):
-            return {"best": np.float32(0.5), "epoch": np.int64(3)}
+            return told
 
         def load_state_dict(self, state):
             self.found = state
 
     path = tmp_path / "training.safetensors"
     train(0, Told(), epochs=1, checkpoint=path)
-    told = Told()
-    train(0, told, resume=path)
-    assert told.found == {"best": 0.5, "epoch": 3}
+    again = Told()
+    train(0, again, resume=path)
+    assert again.found == known
+
+
+def test_an_array_that_a_callback_tells_comes_back(tmp_path):
+    class Told(minidl.Callback):
+        found = None
+
+        def state_dict(self):
+            return {"array": np.arange(3)}
+
+        def load_state_dict(self, state):
+            self.found = state["array"]
+
+    path = tmp_path / "training.safetensors"
+    train(0, Told(), epochs=1, checkpoint=path)
+    again = Told()
+    train(0, again, resume=path)
+    assert again.found.tolist() == [0, 1, 2]
 
 
 def test_a_checkpoint_is_no_model_and_says_what_it_is(tmp_path):

@@ -259,7 +259,7 @@ def write_checkpoint(path: str | os.PathLike[str], state: Mapping[str, Any]) -> 
     Args:
         path: of the file, in an existing folder.
         state: dicts with strings as keys and lists, down to NumPy arrays, numbers, strings and
-            None. No dict has the one key "array".
+            None.
 
     Raises:
         OSError: if the file cannot be written.
@@ -299,7 +299,8 @@ def _without_arrays(value: Any, arrays: dict[str, np.ndarray[Any, Any]]) -> Any:
         arrays[name] = np.asarray(value, order="C")
         return {ARRAY: name}
     if isinstance(value, Mapping):
-        return {name: _without_arrays(part, arrays) for name, part in value.items()}
+        parts = {name: _without_arrays(part, arrays) for name, part in value.items()}
+        return {ARRAY: parts} if parts.keys() == {ARRAY} else parts  # lest it reads as an array
     if isinstance(value, (list, tuple)):
         return [_without_arrays(part, arrays) for part in value]
     return value.item() if isinstance(value, np.generic) else value
@@ -309,7 +310,10 @@ def _with_arrays(value: Any, arrays: Mapping[str, np.ndarray[Any, Any]]) -> Any:
     """A state with its arrays back in their places."""
     if isinstance(value, dict):
         if value.keys() == {ARRAY}:
-            return arrays[value[ARRAY]]
+            held = value[ARRAY]
+            if isinstance(held, dict):
+                return {ARRAY: _with_arrays(held[ARRAY], arrays)}
+            return arrays[held]
         return {name: _with_arrays(part, arrays) for name, part in value.items()}
     if isinstance(value, list):
         return [_with_arrays(part, arrays) for part in value]
