@@ -649,6 +649,26 @@ def test_new_operations_on_a_released_tensor_are_refused_in_backward():
 # -- what is computed and what is kept ---------------------------------------------------------
 
 
+@pytest.mark.parametrize(
+    ("value", "dtype"),
+    [
+        (2.5, np.float32),
+        (np.float64(2.5), np.float64),
+        ([2.5], np.float32),
+        (np.array([2.5]).view(np.recarray), np.float64),
+    ],
+    ids=["a number", "one of NumPy's", "a list", "an array of another class"],
+)
+def test_an_operation_may_compute_anything_that_becomes_an_array(value, dtype):
+    x = leaf(1.0, np.float32)
+    out = record(value, (x, lambda g: g.reshape(())))
+    assert type(out.data) is np.ndarray
+    assert out.dtype == dtype
+    assert out.item() == 2.5
+    out.backward()
+    assert x.grad == 1
+
+
 def test_a_gradient_that_nobody_needs_is_not_computed():
     calls = []
     x, w = Tensor([1.0, 2.0]), leaf([3.0, 4.0], np.float32)

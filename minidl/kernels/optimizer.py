@@ -171,7 +171,7 @@ def _descend(
     slopes = [array.reshape(-1) for array in gradients]
 
     def work(*blocks: Block) -> None:
-        longest = max([extent.stop - extent.start for extent, _ in blocks], default=0)
+        longest = max([extent.stop - extent.start for extent, _ in blocks])
         with scratch.borrow(backend, (2, longest), like.dtype) as borrowed:
             for extent, segments in blocks:
                 step, gathered = borrowed[:, : extent.stop - extent.start]
@@ -194,10 +194,10 @@ def _descend(
 
     sizes = tuple([array.size for array in values])
     blocks = _blocks(sizes, backend is CPU)
-    if passes * sum(sizes) < WORTH_SHARING:
-        work(*blocks)
-    else:
+    if passes * sum(sizes) >= WORTH_SHARING:
         share(work, blocks)
+    elif blocks:
+        work(*blocks)
 
 
 @lru_cache(maxsize=64)
