@@ -291,6 +291,27 @@ def test_a_training_with_validation_data_does_not_go_on_without_or_the_other_way
             fit(3, resume=path, **other)
 
 
+class Told(Callback):
+    """Has something to say, and keeps what it is told."""
+
+    def __init__(self, told=None):
+        self.told, self.found = told, None
+
+    def state_dict(self):
+        return self.told
+
+    def load_state_dict(self, state):
+        self.found = state
+
+
+def found_by_a_callback(path, told):
+    """What a callback finds in the checkpoint of a training in which one told it."""
+    train(0, Told(told), epochs=1, checkpoint=path)
+    again = Told()
+    train(0, again, resume=path)
+    return again.found
+
+
 @pytest.mark.parametrize(
     ("told", "known"),
     [
@@ -302,37 +323,12 @@ def test_a_training_with_validation_data_does_not_go_on_without_or_the_other_way
     ids=["NumPy's numbers", "a key like ours", "such keys inside", "one of two keys"],
 )
 def test_what_a_callback_tells_comes_back(tmp_path, told, known):
-    class Told(minidl.Callback):
-        found = None
-
-        def state_dict(self):
-            return told
-
-        def load_state_dict(self, state):
-            self.found = state
-
-    path = tmp_path / "training.safetensors"
-    train(0, Told(), epochs=1, checkpoint=path)
-    again = Told()
-    train(0, again, resume=path)
-    assert again.found == known
+    assert found_by_a_callback(tmp_path / "training.safetensors", told) == known
 
 
 def test_an_array_that_a_callback_tells_comes_back(tmp_path):
-    class Told(minidl.Callback):
-        found = None
-
-        def state_dict(self):
-            return {"array": np.arange(3)}
-
-        def load_state_dict(self, state):
-            self.found = state["array"]
-
-    path = tmp_path / "training.safetensors"
-    train(0, Told(), epochs=1, checkpoint=path)
-    again = Told()
-    train(0, again, resume=path)
-    assert again.found.tolist() == [0, 1, 2]
+    found = found_by_a_callback(tmp_path / "training.safetensors", {"array": np.arange(3)})
+    assert found["array"].tolist() == [0, 1, 2]
 
 
 def test_a_checkpoint_is_no_model_and_says_what_it_is(tmp_path):

@@ -186,11 +186,11 @@ class Pass:
             ):
                 raise ValueError(f"that pass was not over {len(samples)} samples in such an order")
         # Where the inputs are: the order goes there once, instead of a part of it for each batch.
-        self._there = backend.of(loader.x)
-        self._places = None if self._order is None else self._there.asarray(self._order)
+        there = backend.of(loader.x)
+        self._places = None if self._order is None else there.asarray(self._order)
         here = backend.of(loader.x if like is None else like)
-        work = loader.shuffle or loader.transform is not None
-        self._may_prepare = work and here is backend.CPU
+        costs = loader.shuffle or loader.transform is not None  # time to make a batch
+        self._may_prepare = costs and here is backend.CPU
         self._at_once = self._most_at_once() if self._may_prepare else 1  # batches
         self._number = self._first - 1  # of the batch that the loop is at
         self._following = self._first  # what is to be made ready next

@@ -170,22 +170,25 @@ def _descend(
     values = [array.reshape(-1) for array in parameters]
     slopes = [array.reshape(-1) for array in gradients]
 
+    def gradient(segments: list[Segment], gathered: Array) -> Array:
+        """That of a block, with the penalty: where it lies, or gathered in the memory given."""
+        if len(segments) == 1 and not penalty:
+            number, here, _ = segments[0]
+            return slopes[number][here]
+        for number, here, there in segments:
+            if penalty:
+                multiply(values[number][here], penalty, out=gathered[there])
+                gathered[there] += slopes[number][here]
+            else:
+                gathered[there] = slopes[number][here]
+        return gathered
+
     def work(*blocks: Block) -> None:
         longest = max([extent.stop - extent.start for extent, _ in blocks])
         with scratch.borrow(backend, (2, longest), like.dtype) as borrowed:
             for extent, segments in blocks:
                 step, gathered = borrowed[:, : extent.stop - extent.start]
-                if len(segments) == 1 and not penalty:
-                    number, here, _ = segments[0]
-                    gathered = slopes[number][here]
-                else:
-                    for number, here, there in segments:
-                        if penalty:
-                            multiply(values[number][here], penalty, out=gathered[there])
-                            gathered[there] += slopes[number][here]
-                        else:
-                            gathered[there] = slopes[number][here]
-                rule(gathered, extent, step)
+                rule(gradient(segments, gathered), extent, step)
                 for number, here, there in segments:
                     value = values[number][here]
                     if shrink:
