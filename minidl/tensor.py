@@ -64,15 +64,18 @@ class Node:
     """What one operation leaves in the graph.
 
     Attributes:
-        edges: where gradients go; None once `backward` has let them go.
+        edges: where gradients go, with None for one that nobody wants; None once `backward` has let
+            them go.
         rule: turns the gradient of the operation's value into one for each edge, in their order.
     """
 
     __slots__ = ("__weakref__", "edges", "rule")
 
-    def __init__(self, edges: list[Edge], rule: Callable[[Array], Iterable[Array]]) -> None:
-        self.edges: list[Edge] | None = edges
-        self.rule: Callable[[Array], Iterable[Array]] | None = rule
+    def __init__(
+        self, edges: list[Edge | None], rule: Callable[[Array], Iterable[Array | None]]
+    ) -> None:
+        self.edges: list[Edge | None] | None = edges
+        self.rule: Callable[[Array], Iterable[Any]] | None = rule
 
 
 # The way back from an operation to one of its inputs that wants a gradient: the operation that made
@@ -304,7 +307,7 @@ class Tensor(_Bound):
                 a tensor of one element allows.
 
         The graph is let go on the way: the values saved for the gradients are freed. If a rule
-        fails, the graph is gone too, and gradients may be incomplete. Arrays must be as they were
+        fails, the graph is gone too, but each `.grad` is as it was. Arrays must be as they were
         when the loss was computed: after a step of an optimizer, compute it again.
 
         Raises:
@@ -330,7 +333,9 @@ class Tensor(_Bound):
                     f"backward() without a gradient needs a tensor of one element, this one is "
                     f"{self.shape}; take its sum() or mean(), or pass backward(grad)"
                 )
-            return here.xp.ones(self.shape, dtype=self.dtype)
+            one = here.xp.empty(self.shape, dtype=self.dtype)
+            one.fill(1)
+            return one
         if isinstance(grad, Tensor):
             if grad.requires_grad:
                 raise TypeError(
@@ -363,9 +368,9 @@ def record(value: Array, *edges: tuple[Tensor, Rule]) -> Tensor:
         edges = tuple((edge[0], rule) for edge, rule in zip(edges, rules, strict=True))
     wanted = [edge for edge in edges if edge[0].requires_grad] if _mode.recording else []
     if not wanted:
-        return _result(value, [], None)
-    rules = [rule for _, rule in wanted]  # without the inputs, whose arrays may then be freed
-    return _result(value, [source for source, _ in wanted], lambda g: (rule(g) for rule in rules))
+        return _result(value)
+    inputs, needed = zip(*wanted, strict=True)  # rules are kept alone, so that arrays may be freed
+    return _result(value, inputs, lambda g: (rule(g) for rule in needed))
 
 
 def record_jointly(
@@ -384,16 +389,10 @@ def record_jointly(
     """
     if anomaly.blocks:
         (rule,) = anomaly.checked(value, [source.data for source in inputs], [rule])
-    if not _mode.recording:
-        return _result(value, [], None)
     wanted = tuple([source.requires_grad for source in inputs])
-    if all(wanted):
-        return _result(value, inputs, lambda g: rule(g, wanted))
-    return _result(
-        value,
-        [source for source, asked in zip(inputs, wanted, strict=True) if asked],
-        lambda g: [r for r, asked in zip(rule(g, wanted), wanted, strict=True) if asked],
-    )
+    if not _mode.recording or not any(wanted):
+        return _result(value)
+    return _result(value, inputs, lambda g: rule(g, wanted))
 
 
 def wants_gradient(*inputs: Tensor) -> bool:
@@ -401,17 +400,20 @@ def wants_gradient(*inputs: Tensor) -> bool:
     return _mode.recording and any(source.requires_grad for source in inputs)
 
 
-def _result(value: Any, sources: Sequence[Tensor], rule: Any) -> Tensor:
-    """The tensor of an operation's value, with a node if there is a source of gradients."""
+def _result(value: Any, inputs: Sequence[Tensor] = (), rule: Any = None) -> Tensor:
+    """The tensor of an operation's value, with a node if there are inputs for the rule."""
     out = Tensor.__new__(Tensor)
-    if isinstance(value, np.generic):  # a 0-d result
-        value = np.asarray(value)
-    out.data = value if type(value) is np.ndarray else _as_array(value)
+    if type(value) is not np.ndarray:
+        # A 0-d result is one of NumPy's numbers, which need no further look.
+        value = np.asarray(value) if isinstance(value, np.generic) else _as_array(value)
+    out.data = value
     out.grad = None
-    out.requires_grad = bool(sources)
+    out.requires_grad = bool(inputs)
     out._node = None
-    if sources:
-        edges: list[Edge] = [(s._node or s, s.data.shape, s.data.dtype) for s in sources]
+    if inputs:
+        edges = [
+            (x._node or x, x.data.shape, x.data.dtype) if x.requires_grad else None for x in inputs
+        ]
         out._node = Node(edges, rule)
     return out
 
@@ -446,63 +448,62 @@ def _as_array(value: Any, beside: Array | None = None) -> Array:
 
 def _walk(root: Node | Tensor, seed: Array) -> None:
     """Pass the gradient of a root on, to each node and tensor below it once it is complete."""
+    gradients: dict[Any, Any] = {root: seed}
+    owned: set[Node | Tensor] = set()  # whose gradient no one else holds: it may be added to
     uses = _count_uses(root)
-    gradients: dict[int, Any] = {id(root): seed}
-    owned: set[int] = set()  # gradients no one else holds, which may be added to in place
-    ready: list[Node | Tensor] = [root]
+    ready = [root] if type(root) is Node else []
     while ready:
         here = ready.pop()
-        key = id(here)
-        gradient = gradients.pop(key)
+        gradient = gradients.pop(here)
         if isinstance(gradient, np.generic):  # a 0-d result; rules are promised arrays
             gradient = np.asarray(gradient)
-        if isinstance(here, Tensor):
-            _accumulate(here, gradient, key in owned)
-            continue
         edges, rule = here.edges, here.rule
         here.edges = here.rule = None
         if edges is None or rule is None:
             continue
-        for (target, shape, dtype), passed in zip(edges, rule(gradient), strict=True):
+        for edge, passed in zip(edges, rule(gradient), strict=True):
+            if edge is None:
+                continue
+            target, shape, dtype = edge
             if passed.shape != shape or passed.dtype != dtype:
                 passed = _fit(passed, shape, dtype)
-            key = id(target)
-            if key not in gradients:
-                gradients[key] = passed
+            if target not in gradients:
+                gradients[target] = passed
                 if passed is not gradient and memory.owns(passed):
-                    owned.add(key)
-            elif key in owned:
-                gradients[key] += passed
+                    owned.add(target)
+            elif target in owned:
+                gradients[target] += passed
             else:
-                gradients[key] = gradients[key] + passed
-                owned.add(key)
-            uses[key] -= 1
-            if not uses[key]:
-                ready.append(target)
+                gradients[target] = gradients[target] + passed
+                owned.add(target)
+            if type(target) is Node:
+                uses[target] -= 1
+                if not uses[target]:
+                    ready.append(target)
+    for leaf, gradient in gradients.items():  # what is left, now that no rule can fail any more
+        _accumulate(leaf, gradient, leaf in owned)
 
 
-def _count_uses(root: Node | Tensor) -> dict[int, int]:
-    """How many edges lead to each node and tensor below the root.
+def _count_uses(root: Node | Tensor) -> dict[Node, int]:
+    """How many edges lead to each node below the root.
 
     Raises RuntimeError, before anything is let go, if something was let go earlier.
     """
-    uses: dict[int, int] = {}
-    stack = [root]
+    uses: dict[Node, int] = {}
+    stack = [root] if type(root) is Node else []
     while stack:
-        here = stack.pop()
-        if isinstance(here, Tensor):
-            continue
-        if here.edges is None:
+        edges = stack.pop().edges
+        if edges is None:
             raise RuntimeError(
                 "this graph was let go by an earlier backward(); compute the loss again, or add up "
                 "several losses before one backward()"
             )
-        for target, _, _ in here.edges:
-            key = id(target)
-            if key not in uses:
-                uses[key] = 0
-                stack.append(target)
-            uses[key] += 1
+        for edge in edges:
+            if edge is not None and type(target := edge[0]) is Node:
+                if target not in uses:
+                    uses[target] = 0
+                    stack.append(target)
+                uses[target] += 1
     return uses
 
 
@@ -525,11 +526,11 @@ def _fit(gradient: Array, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array
     return gradient if gradient.dtype == dtype else gradient.astype(dtype)
 
 
-def _accumulate(leaf: Tensor, gradient: Array, owned: bool) -> None:
+def _accumulate(leaf: Tensor, gradient: Any, owned: bool) -> None:
     """Add to `.grad`, which never shares its memory with another array."""
     if leaf.grad is not None:
         leaf.grad += gradient
-    elif owned:
+    elif owned and not isinstance(gradient, np.generic):
         leaf.grad = gradient
     else:
         leaf.grad = array_module(leaf.data).array(gradient)

@@ -891,6 +891,20 @@ def test_a_joint_rule_that_returns_another_number_of_gradients_is_refused(count)
         out.backward()
 
 
+def test_a_rule_that_fails_leaves_every_gradient_as_it_was():
+    x, y = leaf([1.0]), leaf([1.0])
+    y.grad = np.array([5.0])
+
+    def fail(_):
+        raise OverflowError
+
+    out = record(x.data, (x, fail)) + y * 2.0
+    with pytest.raises(OverflowError):
+        out.backward()
+    assert x.grad is None
+    np.testing.assert_array_equal(y.grad, [5])
+
+
 @pytest.mark.parametrize("wanted", [[True, False], [False, True]])
 def test_a_joint_rule_returns_one_for_each_input_not_for_each_that_is_wanted(wanted):
     inputs = [Tensor(np.ones(1), requires_grad=w) for w in wanted]

@@ -74,7 +74,7 @@ def computation_graph(output: Tensor, model: Module | None = None) -> str:
                 "the loss again"
             )
         lines.append(_node(number, [_operation(here)], OPERATION))
-        for source, shape, _ in here.edges:
+        for source, shape, _ in filter(None, here.edges):
             if id(source) not in numbers:
                 numbers[id(source)] = len(numbers)
                 stack.append(source)
