@@ -30,6 +30,7 @@ from minidl.kernels import (
     products,
     softmax,
 )
+from minidl.kernels.optimizer import Layout
 from minidl.kernels.window import Window, place_window, same_padding
 
 TOLERANCE = {np.float32: 2e-6, np.float64: 1e-14}
@@ -677,9 +678,9 @@ def test_sgd_is_the_formula_element_by_element(case, momentum, nesterov, weight_
     for together in gradients:
         if momentum:
             more = {"momentum": momentum, "nesterov": nesterov}
-            optimizer.momentum_sgd(parameters, together, velocity, **shared, **more)
+            optimizer.momentum_sgd(Layout(parameters, velocity), together, **shared, **more)
         else:
-            optimizer.sgd(parameters, together, **shared)
+            optimizer.sgd(Layout(parameters), together, **shared)
     expected = step_by_step(
         start, gradients, reference.sgd, momentum=momentum, nesterov=nesterov, **shared
     )
@@ -696,7 +697,7 @@ def test_adam_is_the_formula_element_by_element(case, betas, weight_decay):
     mean, square = end_to_end(start), end_to_end(start)
     shared = {"lr": 0.1, "betas": betas, "eps": 1e-3, "weight_decay": weight_decay}
     for i, together in enumerate(gradients):
-        optimizer.adam(parameters, together, mean, square, step_number=i + 1, **shared)
+        optimizer.adam(Layout(parameters, mean, square), together, step_number=i + 1, **shared)
     expected = step_by_step(start, gradients, reference.adam, **shared)
     for parameter, wanted, before in zip(parameters, expected, start, strict=True):
         assert parameter.dtype == before.dtype
@@ -726,15 +727,12 @@ def test_a_step_of_all_parameters_is_the_step_of_each(sizes, weight_decay):
     more = {"lr": 0.1, "weight_decay": weight_decay}
 
     def step(parameters, gradients, velocity, mean, square):
-        optimizer.sgd(parameters, gradients, **more)
-        optimizer.momentum_sgd(parameters, gradients, velocity, momentum=0.9, nesterov=True, **more)
-        optimizer.momentum_sgd(
-            parameters, gradients, velocity, momentum=0.9, nesterov=False, **more
-        )
-        betas = (0.9, 0.99)
-        optimizer.adam(
-            parameters, gradients, mean, square, betas=betas, eps=1e-8, step_number=3, **more
-        )
+        optimizer.sgd(Layout(parameters), gradients, **more)
+        moving = Layout(parameters, velocity)
+        optimizer.momentum_sgd(moving, gradients, momentum=0.9, nesterov=True, **more)
+        optimizer.momentum_sgd(moving, gradients, momentum=0.9, nesterov=False, **more)
+        scaled, betas = Layout(parameters, mean, square), (0.9, 0.99)
+        optimizer.adam(scaled, gradients, betas=betas, eps=1e-8, step_number=3, **more)
 
     together, remembered = [a.copy() for a in starts], [a.copy() for a in memory]
     step(together, gradients, *remembered)
@@ -758,11 +756,12 @@ def test_a_step_leaves_gradients_as_they_were():
             gradients = [laid_out(numbers((n,), n), "every second") for n in sizes]
             parameters = [np.ones(n) for n in sizes]
             mean, square = end_to_end(parameters), end_to_end(parameters)
-            optimizer.sgd(parameters, gradients, lr=0.1, weight_decay=weight_decay)
+            optimizer.sgd(Layout(parameters), gradients, lr=0.1, weight_decay=weight_decay)
             more = {"momentum": 0.9, "nesterov": True, "weight_decay": weight_decay}
-            optimizer.momentum_sgd(parameters, gradients, mean, lr=0.1, **more)
+            optimizer.momentum_sgd(Layout(parameters, mean), gradients, lr=0.1, **more)
             more = {"betas": (0.9, 0.9), "eps": 1e-8, "weight_decay": weight_decay}
-            optimizer.adam(parameters, gradients, mean, square, lr=0.1, step_number=1, **more)
+            layout = Layout(parameters, mean, square)
+            optimizer.adam(layout, gradients, lr=0.1, step_number=1, **more)
             for gradient, n in zip(gradients, sizes, strict=True):
                 assert_array_equal(gradient, numbers((n,), n))
 

@@ -2,6 +2,8 @@
 
 import copy
 import math
+import pickle
+import weakref
 from functools import partial
 
 import numpy as np
@@ -818,3 +820,96 @@ def test_parameters_that_share_memory_go_on_sharing_it():
     assert b.data is array
     assert np.shares_memory(a.data, b.data)
     assert a.numpy().ravel().tolist() == [x - 3.0 for x in range(6)]  # by 1 and by 2
+
+
+MAKES = [partial(SGD, lr=0.1), partial(SGD, lr=0.1, momentum=0.9), partial(Adam, lr=0.1)]
+
+
+def two_parameters():
+    """One in a memory order of its own."""
+    params = [parameter(numbers((2, 3), 0)), parameter(numbers((4, 2), 1).T)]
+    assert not params[1].data.flags.c_contiguous
+    return params
+
+
+def step_with(optimizer, params, steps):
+    for step in steps:
+        for number, param in enumerate(params):
+            param.grad = numbers(param.shape, 10 * step + number).astype(param.dtype)
+        optimizer.step()
+
+
+@pytest.mark.parametrize("make", MAKES)
+def test_a_step_is_taken_on_the_arrays_that_the_parameters_have_now(make):
+    plain, replaced = two_parameters(), two_parameters()
+    expected, optimizer = make(plain), make(replaced)
+    step_with(expected, plain, range(2))
+    step_with(optimizer, replaced, range(2))
+    before = [param.data for param in replaced]
+    for param in replaced:
+        param.data = np.array(param.data)
+    kept = [array.copy() for array in before]
+    step_with(expected, plain, range(2, 4))
+    step_with(optimizer, replaced, range(2, 4))
+    for one, other, array, copied in zip(replaced, plain, before, kept, strict=True):
+        assert_array_equal(one.data, other.data)
+        assert_array_equal(array, copied)
+
+
+@pytest.mark.parametrize("make", MAKES)
+@pytest.mark.parametrize(
+    "duplicate", [copy.deepcopy, lambda both: pickle.loads(pickle.dumps(both))]
+)
+def test_a_copy_of_parameters_and_optimizer_goes_on_by_itself(make, duplicate):
+    params = two_parameters()
+    optimizer = make(params)
+    step_with(optimizer, params, range(2))
+    their_params, their_optimizer = duplicate((params, optimizer))
+    before = [param.data.copy() for param in params]
+    step_with(their_optimizer, their_params, range(2, 4))
+    for param, array in zip(params, before, strict=True):
+        assert_array_equal(param.data, array)
+    step_with(optimizer, params, range(2, 4))
+    for param, theirs in zip(params, their_params, strict=True):
+        assert_array_equal(param.data, theirs.data)
+
+
+def test_momentum_that_is_set_later_begins_then():
+    changed, plain = two_parameters(), two_parameters()
+    optimizer = SGD(changed, lr=0.1)
+    step_with(optimizer, changed, range(2))
+    for param, other in zip(plain, changed, strict=True):
+        param.data = other.data.copy()
+    optimizer.momentum = 0.9
+    step_with(optimizer, changed, range(2, 5))
+    step_with(SGD(plain, lr=0.1, momentum=0.9), plain, range(2, 5))
+    for one, other in zip(changed, plain, strict=True):
+        assert_array_equal(one.data, other.data)
+
+
+def test_arrays_that_were_replaced_are_freed_after_the_next_step():
+    params = two_parameters()
+    optimizer = Adam(params)
+    step_with(optimizer, params, range(2))
+    alive = [weakref.ref(param.data) for param in params]
+    for param in params:
+        param.data = param.data.copy()
+    step_with(optimizer, params, range(2, 3))
+    assert [ref() for ref in alive] == [None, None]
+
+
+@pytest.mark.parametrize("make", MAKES)
+def test_a_parameter_that_is_skipped_now_and_then_steps_as_if_alone(make):
+    together, alone = two_parameters(), two_parameters()
+    optimizer = make(together)
+    each = [make([param]) for param in alone]
+    for step in range(8):
+        for number, (one, other) in enumerate(zip(together, alone, strict=True)):
+            taken = step & (1 << number)
+            one.grad = numbers(one.shape, 10 * step + number).astype(np.float32) if taken else None
+            other.grad = one.grad
+        optimizer.step()
+        for single in each:
+            single.step()
+    for one, other in zip(together, alone, strict=True):
+        assert_array_equal(one.data, other.data)

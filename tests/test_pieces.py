@@ -97,14 +97,15 @@ def test_where_passes_over_memory_are_cut(monkeypatch, kernel, sizes):
 
 
 def test_where_the_parameters_of_an_optimizer_are_cut():
-    sizes = where_cut(lambda size: len(optimizer._blocks((size,), True)))
+    sizes = where_cut(lambda size: len(optimizer._extents([size], True)))
     assert sizes == [131_073, 262_145, 524_289]
-    assert len(optimizer._blocks((1 << 20,), False)) == 1
+    assert len(optimizer._extents([1 << 20], False)) == 1
 
 
 def test_a_large_parameter_has_blocks_of_its_own():
-    blocks = optimizer._blocks((5, 1 << 16, 7, (1 << 16) - 1, 200_000), True)
-    numbers = [[segment.number for segment in block.segments] for block in blocks]
+    sizes = 5, 1 << 16, 7, (1 << 16) - 1, 200_000
+    layout = optimizer.Layout([np.empty(size, np.float32) for size in sizes])
+    numbers = [[segment.number for segment in block.segments] for block in layout.blocks]
     assert numbers == [[0], [1], [2, 3], [4], [4]]
 
 

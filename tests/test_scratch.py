@@ -22,6 +22,7 @@ from minidl.backend import CPU
 from minidl.kernels import convolution, convolution_plan, im2col, optimizer, pooling, scratch
 from minidl.kernels.convolution import conv2d, conv2d_gradients
 from minidl.kernels.convolution_plan import Convolution
+from minidl.kernels.optimizer import Layout
 from minidl.kernels.window import Window
 
 
@@ -211,13 +212,14 @@ def test_dirty_scratch_changes_no_step(weight_decay):
         parameters = [np.ones((2, 3)), np.ones(5)]
         slopes, mean, square = [eighths((2, 3), 0), eighths((5,), 1)], np.zeros(11), np.zeros(11)
         spoil()
-        optimizer.sgd(parameters, slopes, lr=0.1, weight_decay=weight_decay)
+        optimizer.sgd(Layout(parameters), slopes, lr=0.1, weight_decay=weight_decay)
         more = {"lr": 0.1, "weight_decay": weight_decay}
         spoil()
-        optimizer.momentum_sgd(parameters, slopes, mean, momentum=0.9, nesterov=True, **more)
+        moving = Layout(parameters, mean)
+        optimizer.momentum_sgd(moving, slopes, momentum=0.9, nesterov=True, **more)
         spoil()
         more.update(betas=(0.9, 0.9), eps=1e-8, step_number=1)
-        optimizer.adam(parameters, slopes, mean, square, **more)
+        optimizer.adam(Layout(parameters, mean, square), slopes, **more)
         results.append([*parameters, mean, square])
     for one, other in zip(*results, strict=True):
         assert_array_equal(one, other)
@@ -268,7 +270,7 @@ def test_no_result_of_a_convolution_lies_in_scratch_memory(how):
 
 def test_no_result_of_a_step_lies_in_scratch_memory():
     parameter, mean, square = (eighths((40,), i) ** 2 for i in range(3))
-    optimizer.sgd([parameter], [mean], lr=0.1, weight_decay=0.1)
+    optimizer.sgd(Layout([parameter]), [mean], lr=0.1, weight_decay=0.1)
     assert scratch._shelf.buffers
     for result in (parameter, mean, square):
         assert not any(np.shares_memory(result, buffer) for buffer in scratch._shelf.buffers)

@@ -29,6 +29,7 @@ from minidl import Tensor
 from minidl.kernels import convolution, elementwise, optimizer, pooling, products, threads
 from minidl.kernels.convolution import conv2d, conv2d_gradients
 from minidl.kernels.convolution_plan import Convolution
+from minidl.kernels.optimizer import Layout
 from minidl.kernels.threads import Ahead, cut, one_blas_thread, pieces_of, share
 from minidl.kernels.window import Window
 from minidl.tensor import record
@@ -865,13 +866,13 @@ def step(kind, sizes):
     memory = [numbers((sum(sizes),), 200 + i).astype(np.float32) ** 2 for i in range(2)]
     more = {"lr": 0.1, "weight_decay": 0.01}
     if kind == "sgd":
-        optimizer.sgd(parameters, gradients, **more)
+        optimizer.sgd(Layout(parameters), gradients, **more)
     elif kind == "momentum":
         more.update(momentum=0.9, nesterov=True)
-        optimizer.momentum_sgd(parameters, gradients, memory[0], **more)
+        optimizer.momentum_sgd(Layout(parameters, memory[0]), gradients, **more)
     else:
         more.update(betas=(0.9, 0.99), eps=1e-8, step_number=2)
-        optimizer.adam(parameters, gradients, *memory, **more)
+        optimizer.adam(Layout(parameters, *memory), gradients, **more)
     return *parameters, *memory
 
 

@@ -3,18 +3,21 @@
 A step is a dozen passes over arrays, and a network has many small ones. So parameters are treated
 as if they lay end to end, and cut into blocks: small enough that all passes but the first find
 their operands in the cache, and large enough that each call is worth its price. What an optimizer
-remembers does lie end to end, in one array. Every formula is the one that PyTorch documents.
+remembers does lie end to end, in one array. A `Layout` holds views of all that, and serves for many
+steps. Every formula is the one that PyTorch documents.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from functools import lru_cache
 from itertools import accumulate, pairwise
-from typing import NamedTuple, TypeAlias
+from operator import is_
+from typing import Any, NamedTuple, TypeAlias
 
-from minidl.backend import CPU, Array, array_module, of
+import numpy as np
+
+from minidl.backend import CPU, Array, of
 from minidl.kernels import scratch
 from minidl.kernels.threads import cut, share
 
@@ -31,37 +34,87 @@ class Segment(NamedTuple):
     """The part of a parameter that lies in a block."""
 
     number: int  # of the parameter
-    here: slice  # in the parameter
-    there: slice  # in the block
+    values: Array  # a view of its elements
+    here: slice  # where they are in the parameter
+    there: slice  # and in the block
 
 
 class Block(NamedTuple):
     """A part of all parameters, laid end to end."""
 
-    extent: slice
+    length: int
     segments: list[Segment]
+    remembered: list[Array]  # views of what is remembered of it
 
 
-# From the gradient of a block, where it lies and memory of its size, to what is to be subtracted.
-Rule: TypeAlias = Callable[[Array, slice, Array], None]
+class Layout:
+    """Parameters, and what is remembered of them, laid end to end and cut into blocks.
+
+    Args:
+        parameters: at least one array, all of one dtype, of any shapes and in any memory order.
+        remembered: arrays that have room for all parameters, end to end.
+        start: where the first parameter begins in them.
+
+    Attributes:
+        backend: where all arrays are.
+        dtype: in which a step is computed: that of what is remembered, or that of the parameters.
+        size: of all parameters together.
+        blocks: as the optimizers take them.
+        strided: each parameter that is not C-contiguous, with the array that `blocks` has for it.
+    """
+
+    def __init__(self, parameters: Sequence[Array], *remembered: Array, start: int = 0) -> None:
+        self._arrays = [*parameters, *remembered]
+        like = remembered[0] if remembered else parameters[0]
+        self.backend, self.dtype = of(like), like.dtype
+        self.strided: list[tuple[Array, Array]] = []
+        flat = []
+        for array in parameters:
+            if not array.flags.c_contiguous:
+                self.strided.append((array, array.copy()))
+                _, array = self.strided[-1]
+            flat.append(array.reshape(-1))
+        sizes = [array.size for array in flat]
+        self.size = sum(sizes)
+        self.blocks = [
+            Block(
+                extent.stop - extent.start,
+                [
+                    Segment(number, flat[number][here], here, there)
+                    for number, here, there in _segments(sizes, extent)
+                ],
+                [array[start + extent.start : start + extent.stop] for array in remembered],
+            )
+            for extent in _extents(sizes, self.backend is CPU)
+        ]
+
+    def is_made_of(self, arrays: Sequence[Array | None]) -> bool:
+        """Whether it was made of just these arrays, first the parameters, then the remembered."""
+        return len(arrays) == len(self._arrays) and all(map(is_, arrays, self._arrays))
 
 
-def sgd(
-    parameters: Sequence[Array], gradients: Sequence[Array], *, lr: float, weight_decay: float
-) -> None:
-    """Plain gradient descent: parameter -= lr * (gradient + weight_decay * parameter)."""
-    xp = array_module(parameters[0])
+# From the gradient of a block, memory of its size, and what is remembered of it, to what is to be
+# subtracted.
+Rule: TypeAlias = Callable[..., None]
 
-    def rule(g: Array, _: slice, step: Array) -> None:
-        xp.multiply(g, lr, out=step)
 
-    _descend(parameters, gradients, rule, passes=2, penalty=weight_decay)
+def sgd(layout: Layout, gradients: Sequence[Array], *, lr: float, weight_decay: float) -> None:
+    """Plain gradient descent: parameter -= lr * (gradient + weight_decay * parameter).
+
+    `layout` remembers nothing; gradients have the shapes of the parameters, here and below.
+    """
+    multiply = layout.backend.xp.multiply
+    (rate,) = _numbers(layout, lr)
+
+    def rule(g: Array, step: Array) -> None:
+        multiply(g, rate, out=step)
+
+    _descend(layout, gradients, rule, passes=2, penalty=weight_decay)
 
 
 def momentum_sgd(
-    parameters: Sequence[Array],
+    layout: Layout,
     gradients: Sequence[Array],
-    velocity: Array,
     *,
     lr: float,
     weight_decay: float,
@@ -71,30 +124,28 @@ def momentum_sgd(
     """Gradient descent with momentum.
 
     With g = gradient + weight_decay * parameter: velocity = momentum * velocity + g, then
-    parameter -= lr * velocity, or lr * (g + momentum * velocity) for Nesterov. `velocity` is an
-    array as long as all parameters together, zeros before the first step.
+    parameter -= lr * velocity, or lr * (g + momentum * velocity) for Nesterov. `layout` remembers
+    the velocity, zeros before the first step.
     """
-    xp = array_module(velocity)
+    multiply = layout.backend.xp.multiply
+    kept, rate = _numbers(layout, momentum, lr)
 
-    def rule(g: Array, extent: slice, step: Array) -> None:
-        v = velocity[extent]
-        v *= momentum
+    def rule(g: Array, step: Array, v: Array) -> None:
+        v *= kept
         v += g
         if nesterov:
-            xp.multiply(v, momentum, out=step)
+            multiply(v, kept, out=step)
             step += g
-            step *= lr
+            step *= rate
         else:
-            xp.multiply(v, lr, out=step)
+            multiply(v, rate, out=step)
 
-    _descend(parameters, gradients, rule, passes=4, penalty=weight_decay, like=velocity)
+    _descend(layout, gradients, rule, passes=4, penalty=weight_decay)
 
 
 def adam(
-    parameters: Sequence[Array],
+    layout: Layout,
     gradients: Sequence[Array],
-    mean: Array,
-    square: Array,
     *,
     lr: float,
     betas: tuple[float, float],
@@ -110,10 +161,8 @@ def adam(
     constants drawn together, in ten passes instead of thirteen.
 
     Args:
-        parameters: arrays of any shapes.
-        gradients: of the same shapes.
-        mean: the running sum m, an array as long as all parameters together.
-        square: the running sum s, likewise.
+        layout: remembers the running sums m and s, zeros before the first step.
+        gradients: of the parameters.
         lr: learning rate.
         betas: b1 and b2.
         eps: added to the root.
@@ -123,107 +172,111 @@ def adam(
     [1] D. Kingma, J. Ba: Adam: a method for stochastic optimization, 2015, algorithm 1.
     [2] I. Loshchilov, F. Hutter: Decoupled weight decay regularization, 2019, algorithm 2.
     """
-    xp = array_module(mean)
-    beta1, beta2 = betas
-    root = math.sqrt((1 - beta2) / (1 - beta2**step_number))
-    size = lr * (1 - beta1) / (1 - beta1**step_number) / root
+    xp = layout.backend.xp
+    b1, b2 = betas
+    root = math.sqrt((1 - b2) / (1 - b2**step_number))
+    size = lr * (1 - b1) / (1 - b1**step_number) / root
+    beta1, beta2, least, scale = _numbers(layout, b1, b2, eps / root, size)
 
-    def rule(g: Array, extent: slice, step: Array) -> None:
-        m, s = mean[extent], square[extent]
+    def rule(g: Array, step: Array, m: Array, s: Array) -> None:
         m *= beta1
         m += g
         xp.multiply(g, g, out=step)
         s *= beta2
         s += step
         xp.sqrt(s, out=step)
-        step += eps / root
+        step += least
         xp.divide(m, step, out=step)
-        step *= size
+        step *= scale
 
-    _descend(parameters, gradients, rule, passes=10, shrink=lr * weight_decay, like=mean)
+    _descend(layout, gradients, rule, passes=10, shrink=lr * weight_decay)
+
+
+def _numbers(layout: Layout, *numbers: float) -> list[Any]:
+    """Numbers as a library takes them soonest: NumPy as arrays that have no axes."""
+    if layout.backend is CPU:
+        return [np.array(number, layout.dtype) for number in numbers]
+    return list(numbers)
 
 
 def _descend(
-    parameters: Sequence[Array],
+    layout: Layout,
     gradients: Sequence[Array],
     rule: Rule,
     *,
     passes: int,
     penalty: float = 0.0,
     shrink: float = 0.0,
-    like: Array | None = None,
 ) -> None:
     """Subtract from all parameters what a rule makes of their gradients.
 
     Args:
-        parameters: C-contiguous arrays.
+        layout: the parameters.
         gradients: of the same shapes.
         rule: what computes the step of a block.
         passes: that are made over each element.
         penalty: what the parameter is multiplied with and added to its gradient.
         shrink: the share of the parameter that is taken away besides.
-        like: an array of the dtype to compute in, if not that of the first parameter.
     """
-    like = parameters[0] if like is None else like
-    backend = of(like)
-    multiply = backend.xp.multiply
-    values = [array.reshape(-1) for array in parameters]
-    slopes = [array.reshape(-1) for array in gradients]
+    multiply = layout.backend.xp.multiply
 
     def gradient(segments: list[Segment], gathered: Array) -> Array:
         """That of a block, with the penalty: where it lies, or gathered in the memory given."""
         if len(segments) == 1 and not penalty:
-            number, here, _ = segments[0]
-            return slopes[number][here]
-        for number, here, there in segments:
+            number, _, here, _ = segments[0]
+            return gradients[number].reshape(-1)[here]
+        for number, values, here, there in segments:
+            slope = gradients[number].reshape(-1)[here]
             if penalty:
-                multiply(values[number][here], penalty, out=gathered[there])
-                gathered[there] += slopes[number][here]
+                multiply(values, penalty, out=gathered[there])
+                gathered[there] += slope
             else:
-                gathered[there] = slopes[number][here]
+                gathered[there] = slope
         return gathered
 
     def work(*blocks: Block) -> None:
-        longest = max([extent.stop - extent.start for extent, _ in blocks])
-        with scratch.borrow(backend, (2, longest), like.dtype) as borrowed:
-            for extent, segments in blocks:
-                step, gathered = borrowed[:, : extent.stop - extent.start]
-                rule(gradient(segments, gathered), extent, step)
-                for number, here, there in segments:
-                    value = values[number][here]
+        longest = max([block.length for block in blocks])
+        with scratch.borrow(layout.backend, (2, longest), layout.dtype) as (steps, gathered):
+            for length, segments, remembered in blocks:
+                step = steps[:length]
+                rule(gradient(segments, gathered[:length]), step, *remembered)
+                for _, values, _, there in segments:
                     if shrink:
-                        value *= 1 - shrink
-                    value -= step[there]
+                        values *= 1 - shrink
+                    values -= step[there]
 
-    sizes = tuple([array.size for array in values])
-    blocks = _blocks(sizes, backend is CPU)
-    if passes * sum(sizes) >= WORTH_SHARING:
-        share(work, blocks)
-    elif blocks:
-        work(*blocks)
+    before = []
+    for array, own in layout.strided:
+        own[...] = array
+        before.append(own.copy())
+    if passes * layout.size >= WORTH_SHARING:
+        share(work, layout.blocks)
+    elif layout.blocks:
+        work(*layout.blocks)
+    for (array, own), value in zip(layout.strided, before, strict=True):
+        array += own - value  # the change: another parameter may have changed the same memory
 
 
-@lru_cache(maxsize=64)
-def _blocks(sizes: tuple[int, ...], limited: bool) -> list[Block]:
-    """Cut arrays of these sizes, laid end to end, into blocks; into one if not limited."""
-    arrays = list(pairwise(accumulate(sizes, initial=0)))
-    bounds = {0, sum(sizes)}
+def _extents(sizes: Sequence[int], limited: bool) -> list[slice]:
+    """Where to cut arrays of these sizes, laid end to end; nowhere if not limited."""
+    ends = [0, *accumulate(sizes)]
+    bounds = {0, ends[-1]}
     if limited:
-        bounds.update(*[(start, stop) for start, stop in arrays if stop - start >= LARGE])
+        bounds.update(*[(start, stop) for start, stop in pairwise(ends) if stop - start >= LARGE])
     extents = []
     for start, stop in pairwise(sorted(bounds)):
         count = 1
         while limited and stop - start > count * BLOCK:
             count *= 2
         extents += [slice(start + p.start, start + p.stop) for p in cut(stop - start, count)]
-    return [Block(extent, list(_segments(arrays, extent))) for extent in extents]
+    return extents
 
 
-def _segments(arrays: Sequence[tuple[int, int]], extent: slice) -> Iterator[Segment]:
-    """The parts of arrays, of which is told where they begin and end, that lie in a block."""
-    for number, (start, stop) in enumerate(arrays):
+def _segments(sizes: Sequence[int], extent: slice) -> Iterator[tuple[int, slice, slice]]:
+    """The parts of arrays that lie in a block: of which array, where in it, where in the block."""
+    for number, (start, stop) in enumerate(pairwise([0, *accumulate(sizes)])):
         first, last = max(start, extent.start), min(stop, extent.stop)
         if first < last:
             here = slice(first - start, last - start)
             there = slice(first - extent.start, last - extent.start)
-            yield Segment(number, here, there)
+            yield number, here, there

@@ -9,7 +9,8 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
-from itertools import accumulate
+from itertools import accumulate, groupby
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -68,6 +69,7 @@ class Optimizer(ABC):
         # Counted for each parameter: one that had no gradient yet starts its own correction.
         self._taken = [0] * len(self.params)
         self._memory: dict[str, Array] = {}
+        self._layouts: dict[tuple[int, int], kernels.Layout] = {}  # of the last step
         self._ends = [0, *accumulate(param.size for param in self.params)]
 
     @property
@@ -79,18 +81,12 @@ class Optimizer(ABC):
         """Change every parameter that has a gradient, in place."""
         lr = self.current_lr
         self.step_count += 1
+        used = {}
         for run in self._runs():
-            params = self.params[run]
-            arrays = [param.data for param in params]
-            strided = [i for i, array in enumerate(arrays) if not array.flags.c_contiguous]
-            before = [arrays[i].copy() for i in strided]
-            for i, array in zip(strided, before, strict=True):
-                arrays[i] = array.copy()
-            gradients = [param.grad for param in params if param.grad is not None]
-            self._update(arrays, gradients, run, lr)
-            for i, array in zip(strided, before, strict=True):
-                # The change, because another parameter may have changed the same memory.
-                params[i].data += arrays[i] - array
+            layout = used[run.start, run.stop] = self._layout(run)
+            gradients = [param.grad for param in self.params[run] if param.grad is not None]
+            self._update(layout, gradients, lr, self._taken[run.start])
+        self._layouts = used
 
     def _runs(self) -> Iterator[slice]:
         """Neighbours with a gradient, of one dtype, that have taken as many steps."""
@@ -99,12 +95,10 @@ class Optimizer(ABC):
             for param, steps in zip(self.params, self._taken, strict=True)
         ]
         start = 0
-        for stop, kind in enumerate([*kinds[1:], ()], 1):
-            before = kinds[start]
-            if kind == before:
-                continue
-            if before is not None:
-                self._taken[start:stop] = [before[0] + 1] * (stop - start)
+        for kind, neighbours in groupby(kinds):
+            stop = start + len(list(neighbours))
+            if kind is not None:
+                self._taken[start:stop] = [kind[0] + 1] * (stop - start)
                 yield slice(start, stop)
             start = stop
 
@@ -115,25 +109,36 @@ class Optimizer(ABC):
 
     @abstractmethod
     def _update(
-        self, parameters: list[Array], gradients: list[Array], run: slice, lr: float
+        self, layout: kernels.Layout, gradients: list[Array], lr: float, step_number: int
     ) -> None:
-        """Change some neighbouring parameters in place."""
+        """Change some parameters in place, for which it is the step of this number."""
 
-    def _remembered(self, run: slice) -> list[Array]:
-        """What is remembered of some parameters: arrays of all, end to end, zeros at first.
+    def _layout(self, run: slice) -> kernels.Layout:
+        """Some neighbouring parameters with what is remembered of them.
+
+        It is that of the step before, unless an array is another one since.
+        """
+        params = [param.data for param in self.params[run]]
+        remembered = [self._memory.get(name) for name in self._names]
+        layout = self._layouts.get((run.start, run.stop))
+        if layout is None or not layout.is_made_of([*params, *remembered]):
+            layout = kernels.Layout(params, *self._remembered(), start=self._ends[run.start])
+        return layout
+
+    def _remembered(self) -> list[Array]:
+        """What is remembered: arrays of all parameters, end to end, zeros at first.
 
         They lie where the first of all parameters lies now, in the most precise of their dtypes.
         """
         here = backend.of(self.params[0].data)
         dtypes = {param.data.dtype for param in self.params}
-        dtype = max(dtypes, key=lambda dtype: dtype.itemsize)
+        dtype = max(dtypes, key=attrgetter("itemsize"))
         for name in self._names:
             memory = self._memory.get(name)
             if memory is None:
                 memory = np.zeros(self._ends[-1], dtype=dtype)
             self._memory[name] = here.asarray(memory).astype(dtype, copy=False)
-        part = slice(self._ends[run.start], self._ends[run.stop])
-        return [self._memory[name][part] for name in self._names]
+        return [self._memory[name] for name in self._names]
 
     def state_dict(self) -> dict[str, Any]:
         """What the next step depends on besides parameters and gradients.
@@ -184,6 +189,10 @@ class Optimizer(ABC):
         if lr is not None:
             self.lr = lr
 
+    def __getstate__(self) -> dict[str, Any]:
+        """What a copy takes along: all but views of arrays that are not its own."""
+        return {**vars(self), "_layouts": {}}
+
     def zero_grad(self) -> None:
         """Forget all gradients, so that the next `backward` starts from zero."""
         for param in self.params:
@@ -223,15 +232,18 @@ class SGD(Optimizer):
         return ("velocity",) if self.momentum else ()
 
     def _update(
-        self, parameters: list[Array], gradients: list[Array], run: slice, lr: float
+        self,
+        layout: kernels.Layout,
+        gradients: list[Array],
+        lr: float,
+        step_number: int,  # noqa: ARG002  every step is alike
     ) -> None:
         if not self.momentum:
-            kernels.sgd(parameters, gradients, lr=lr, weight_decay=self.weight_decay)
+            kernels.sgd(layout, gradients, lr=lr, weight_decay=self.weight_decay)
             return
         kernels.momentum_sgd(
-            parameters,
+            layout,
             gradients,
-            *self._remembered(run),
             lr=lr,
             weight_decay=self.weight_decay,
             momentum=self.momentum,
@@ -275,17 +287,16 @@ class Adam(Optimizer):
         return "mean", "square"
 
     def _update(
-        self, parameters: list[Array], gradients: list[Array], run: slice, lr: float
+        self, layout: kernels.Layout, gradients: list[Array], lr: float, step_number: int
     ) -> None:
         kernels.adam(
-            parameters,
+            layout,
             gradients,
-            *self._remembered(run),
             lr=lr,
             betas=self.betas,
             eps=self.eps,
             weight_decay=self.weight_decay,
-            step_number=self._taken[run.start],
+            step_number=step_number,
         )
 
 

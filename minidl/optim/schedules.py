@@ -107,7 +107,7 @@ class OneCycle(Schedule):
 
 def learning_rate(lr: float | Schedule, step: int) -> float:
     """The learning rate after `step` steps, of a schedule or of a plain number."""
-    return float(lr(step) if isinstance(lr, Schedule) else lr)
+    return float(lr(step) if callable(lr) else lr)
 
 
 def _cosine(start: float, end: float, share: float) -> float:
