@@ -164,9 +164,14 @@ def import_nccl() -> Any:
 
 def of(array: Array) -> Backend:
     """The backend whose array this is. Raises TypeError for anything that is not an array."""
-    backend = _by_array_type.get(type(array))
-    if backend is not None:
-        return backend
+    try:
+        return _by_array_type[type(array)]
+    except KeyError:
+        return _of_another_class(array)
+
+
+def _of_another_class(array: Array) -> Backend:
+    """The backend of an array whose class is not one that is known; TypeError if it has none."""
     for array_type, known in list(_by_array_type.items()):  # a subclass, such as numpy.memmap
         if isinstance(array, array_type):
             return known
@@ -194,8 +199,7 @@ def shared_by(*arrays: Array) -> Backend:
     """The one backend that holds all arrays. Raises DeviceError, naming both, if there are two."""
     first = of(arrays[0])
     for array in arrays[1:]:
-        other = of(array)
-        if other is not first:
+        if type(array) is not type(arrays[0]) and (other := of(array)) is not first:
             raise DeviceError(
                 f"arrays on two devices met: {first.device!r} (shape {arrays[0].shape}) and "
                 f"{other.device!r} (shape {array.shape}); move one of them with .to(device)."

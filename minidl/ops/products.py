@@ -10,6 +10,7 @@ from minidl.kernels import products
 from minidl.kernels.elementwise import pass_where
 from minidl.kernels.threads import one_blas_thread
 from minidl.ops.operands import Number, operands
+from minidl.ops.shapes import reshape
 from minidl.tensor import Tensor, TensorLike, record, record_jointly
 
 
@@ -69,22 +70,21 @@ def dense(x: Tensor, weight: Tensor, bias: Tensor | None = None, *, relu: bool =
 
     (..., in), (in, out) and (out,) to (..., out).
     """
-    inputs, matrix = x.data, weight.data
-    backend.shared_by(inputs, matrix, *([] if bias is None else [bias.data]))
-    shape = inputs.shape
-    rows = inputs.reshape(-1, matrix.shape[0])
+    rows, matrix = x.data, weight.data
+    if rows.ndim != 2:
+        inputs, units = matrix.shape
+        out_rows = dense(reshape(x, -1, inputs), weight, bias, relu=relu)
+        return reshape(out_rows, *x.shape[:-1], units)
+    sources = [x, weight] if bias is None else [x, weight, bias]
+    backend.shared_by(*[source.data for source in sources])
     out = products.multiply(rows, matrix, None if bias is None else bias.data, relu)
 
     def rule(g: Array, wanted: tuple[bool, ...]) -> tuple[Array | None, ...]:
-        d = g.reshape(out.shape)
-        if relu:
-            d = pass_where(d, out > 0)
-        of_x, of_weight, *of_bias = wanted
+        d = pass_where(g, out > 0) if relu else g
         return (
-            products.multiply(d, matrix.T).reshape(shape) if of_x else None,
-            products.multiply(rows.T, d) if of_weight else None,
-            products.sum_rows(d) if any(of_bias) else None,
+            products.multiply(d, matrix.T) if wanted[0] else None,
+            products.multiply(rows.T, d) if wanted[1] else None,
+            products.sum_rows(d) if bias is not None and wanted[2] else None,
         )[: len(wanted)]
 
-    sources = [x, weight] if bias is None else [x, weight, bias]
-    return record_jointly(out.reshape(*shape[:-1], matrix.shape[1]), sources, rule)
+    return record_jointly(out, sources, rule)
