@@ -52,11 +52,15 @@ def multiply(a: Array, b: Array, bias: Array | None = None, relu: bool = False) 
         axis, parts = _plan(rows, len(b), columns)
         if parts:
             return _in_parts(a, b, bias, relu, axis, parts)
-    large = rows * columns >= SMALL or backend is not CPU
-    out = memory.empty(backend, (rows, columns), _dtype(a, b)) if large else None
+    product: Array
     with one_blas_thread():
-        product: Array = a.dot(b, out)  # half a microsecond quicker than `matmul`
-    add_and_rectify(product, bias, relu)
+        if rows * columns < SMALL and backend is CPU:
+            product = a.dot(b)  # half a microsecond quicker than `matmul`
+        else:
+            product = memory.empty(backend, (rows, columns), _dtype(a, b))
+            backend.xp.matmul(a, b, out=product)  # where `dot` would write zeros first
+    if relu or bias is not None:
+        add_and_rectify(product, bias, relu)
     return product
 
 
