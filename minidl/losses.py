@@ -127,8 +127,8 @@ def class_labels(labels: Any, outputs: Tensor) -> Array:
         ValueError, TypeError: as `cross_entropy`.
     """
     array = _array(labels, outputs)
-    backend.shared_by(outputs.data, array)
-    count, classes = outputs.shape
+    here = backend.shared_by(outputs.data, array)
+    count, classes = outputs.data.shape
     if not array.ndim or len(array) != count:
         raise ValueError(
             f"expected a label for each of {count} samples, got labels of shape {array.shape}"
@@ -149,8 +149,7 @@ def class_labels(labels: Any, outputs: Tensor) -> Array:
         )
     # As unsigned numbers, negative ones are large too, and one pass finds both. On a GPU the kernel
     # makes the loss of others nan.
-    here = backend.of(array) is backend.CPU
-    if here and count and array.view(f"u{array.itemsize}").max() >= classes:
+    if here is backend.CPU and count and array.view(f"u{array.itemsize}").max() >= classes:
         raise ValueError(
             f"expected labels from 0 to {classes - 1} for {classes} classes, "
             f"got labels from {array.min()} to {array.max()}"

@@ -300,18 +300,19 @@ class _Blas:
         self.before: list[tuple[SetThreads, int]] = []  # until it is put back
 
     def hold(self) -> None:
-        if not self.before:
-            self.before = [(set_threads, get_threads()) for get_threads, set_threads in _blas()]
-        for set_threads, count in self.before:
+        """Let BLAS have one thread."""
+        for get_threads, set_threads in _blas():
+            count = get_threads()
             if count != 1:
+                self.before.append((set_threads, count))
                 set_threads(1)
 
     def put_back(self) -> None:
         """Give BLAS the threads it had."""
-        for set_threads, count in self.before:
-            if count != 1:
-                set_threads(count)
-        self.before = []
+        while self.before:
+            set_threads, count = self.before[-1]
+            set_threads(count)
+            self.before.pop()
 
 
 _state = _Blas()
@@ -349,10 +350,8 @@ class _Hold:
         _inside.holds = True
 
     def end(self) -> None:
-        """Let go, if that has not been done."""
+        """Let go."""
         state = self._held
-        if state is None:
-            return
         _inside.holds = False
         if state is not _state:  # but what a fork left behind
             self._held = None
@@ -365,7 +364,8 @@ class _Hold:
                 state.put_back()
 
     def __del__(self) -> None:
-        self.end()  # an interrupt came before the block began, or kept it from ending
+        if self._held:  # an interrupt came before the block began, or kept it from ending
+            self.end()
 
 
 @cache

@@ -303,7 +303,9 @@ class Layer(Module):
 
     def _check_dtype(self, x: Tensor) -> None:
         own = None
-        for value in vars(self).values():
+        for value in reversed(
+            vars(self).values()
+        ):  # parameters, made in `build`, are among the last
             if isinstance(value, Parameter):
                 own = value.data.dtype
                 break

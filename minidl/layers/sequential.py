@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from itertools import zip_longest
 from typing import overload
 
 import numpy as np
@@ -89,15 +90,14 @@ class Sequential(Module):
         """The output of the last layer for a batch, a tensor or an array."""
         out = tensor(x)
         sample = out.shape[1:]
-        position = 0
+        done = None
         with one_blas_thread():  # here once, instead of in each layer
-            while position < len(self.layers):
-                layer = self.layers[position]
-                position += 1
-                following = self.layers[position] if position < len(self.layers) else None
-                if isinstance(layer, Conv2D) and layer.can_pool(following, out):
+            for layer, following in zip_longest(self.layers, self.layers[1:]):
+                if layer is done:
+                    done = None
+                elif isinstance(layer, Conv2D) and layer.can_pool(following, out):
                     out = layer.pooled(out, following)
-                    position += 1
+                    done = following
                 else:
                     out = layer(out)
         if self.input_shape is None:
