@@ -364,13 +364,13 @@ def record(value: Array, *edges: tuple[Tensor, Rule]) -> Tensor:
             array, a view, or a new array: nothing that something else still holds.
     """
     if anomaly.blocks:
-        rules = anomaly.checked(value, [s.data for s, _ in edges], [rule for _, rule in edges])
-        edges = tuple((edge[0], rule) for edge, rule in zip(edges, rules, strict=True))
+        checked = anomaly.checked(value, [s.data for s, _ in edges], [rule for _, rule in edges])
+        edges = tuple((edge[0], rule) for edge, rule in zip(edges, checked, strict=True))
     wanted = [edge for edge in edges if edge[0].requires_grad] if _mode.recording else []
     if not wanted:
         return _result(value)
-    inputs, needed = zip(*wanted, strict=True)  # rules are kept alone, so that arrays may be freed
-    return _result(value, inputs, lambda g: (rule(g) for rule in needed))
+    inputs, rules = zip(*wanted, strict=True)  # rules are kept alone, so that arrays may be freed
+    return _result(value, inputs, lambda g: (rule(g) for rule in rules))
 
 
 def record_jointly(
