@@ -6,7 +6,8 @@ to that input; with `record_jointly`, one rule serves all inputs. If no input wa
 nothing is kept. Otherwise the new tensor gets a node with the rules and with edges, each leading to
 the node of an input, or to the input itself if the user made it.
 Nodes hold no values: what a rule needs it keeps itself, and all else is freed. `backward` starts
-from a loss, visits each node once, after everything that used it, and lets go of it in passing.
+from a loss, visits each node once, those made last first, and lets go of it in passing. So it comes
+to a node after everything that used it.
 
 No operation's mathematics lives here; `minidl.ops` brings it, and binds the operators and methods
 of `Tensor` that are only declared here.
@@ -17,6 +18,8 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ContextDecorator
+from heapq import heappop, heappush
+from itertools import count
 from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
 import numpy as np
@@ -67,15 +70,23 @@ class Node:
         edges: where gradients go, with None for one that nobody wants; None once `backward` has let
             them go.
         rule: turns the gradient of the operation's value into one for each edge, in their order.
+        number: how many were made before it, by which it comes after all that it was computed from.
     """
 
-    __slots__ = ("__weakref__", "edges", "rule")
+    __slots__ = ("__weakref__", "edges", "number", "rule")
+
+    _numbers = count()
 
     def __init__(
         self, edges: list[Edge | None], rule: Callable[[Array], Iterable[Array | None]]
     ) -> None:
         self.edges: list[Edge | None] | None = edges
         self.rule: Callable[[Array], Iterable[Any]] | None = rule
+        self.number = next(self._numbers)
+
+    def __lt__(self, other: Node) -> bool:
+        """Whether `backward` visits it before another, as it does with those made later."""
+        return self.number > other.number
 
 
 # The way back from an operation to one of its inputs that wants a gradient: the operation that made
@@ -450,17 +461,19 @@ def _walk(root: Node | Tensor, seed: Array) -> None:
     """Pass the gradient of a root on, to each node and tensor below it once it is complete."""
     gradients: dict[Any, Any] = {root: seed}
     owned: set[Node | Tensor] = set()  # whose gradient no one else holds: it may be added to
-    uses = _count_uses(root)
-    ready = [root] if type(root) is Node else []
+    ready = [root] if type(root) is Node else []  # a heap, with the node that was made last on top
     while ready:
-        here = ready.pop()
+        here = heappop(ready)
         gradient = gradients.pop(here)
         if isinstance(gradient, np.generic):  # a 0-d result; rules are promised arrays
             gradient = np.asarray(gradient)
         edges, rule = here.edges, here.rule
-        here.edges = here.rule = None
         if edges is None or rule is None:
-            continue
+            raise RuntimeError(
+                "this graph was let go by an earlier backward(); compute the loss again, or add up "
+                "several losses before one backward()"
+            )
+        here.edges = here.rule = None
         for edge, passed in zip(edges, rule(gradient), strict=True):
             if edge is None:
                 continue
@@ -471,40 +484,15 @@ def _walk(root: Node | Tensor, seed: Array) -> None:
                 gradients[target] = passed
                 if passed is not gradient and memory.owns(passed):
                     owned.add(target)
+                if type(target) is Node:
+                    heappush(ready, target)
             elif target in owned:
                 gradients[target] += passed
             else:
                 gradients[target] = gradients[target] + passed
                 owned.add(target)
-            if type(target) is Node:
-                uses[target] -= 1
-                if not uses[target]:
-                    ready.append(target)
     for leaf, gradient in gradients.items():  # what is left, now that no rule can fail any more
         _accumulate(leaf, gradient, leaf in owned)
-
-
-def _count_uses(root: Node | Tensor) -> dict[Node, int]:
-    """How many edges lead to each node below the root.
-
-    Raises RuntimeError, before anything is let go, if something was let go earlier.
-    """
-    uses: dict[Node, int] = {}
-    stack = [root] if type(root) is Node else []
-    while stack:
-        edges = stack.pop().edges
-        if edges is None:
-            raise RuntimeError(
-                "this graph was let go by an earlier backward(); compute the loss again, or add up "
-                "several losses before one backward()"
-            )
-        for edge in edges:
-            if edge is not None and type(target := edge[0]) is Node:
-                if target not in uses:
-                    uses[target] = 0
-                    stack.append(target)
-                uses[target] += 1
-    return uses
 
 
 def _fit(gradient: Array, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
