@@ -432,6 +432,46 @@ def test_a_large_product_is_that_of_numpy(shape, turned):
 
 
 @contextmanager
+def read_in_place(most):
+    """BLAS reads matrices where they lie for products of so many multiplications at most."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(products, "MOST_IN_PLACE", most)
+        patch.setattr(products, "blas_architecture", lambda: "SkylakeX")
+        products._slabs.cache_clear()
+        try:
+            yield
+        finally:
+            products._slabs.cache_clear()
+
+
+@st.composite
+def samples_and_gradients(draw):
+    """Matrices of as many rows, each of its own precision, and multiplications to read at once."""
+    samples, m, n = (draw(st.integers(0, 12)) for _ in range(3))
+    seed = draw(SEEDS)
+    return (
+        laid_out(eighths((samples, m), seed).astype(draw(DTYPES)), draw(LAYOUTS)),
+        laid_out(eighths((samples, n), seed + 1).astype(draw(DTYPES)), draw(LAYOUTS)),
+        draw(st.integers(1, 200)),
+    )
+
+
+@generated
+@given(samples_and_gradients())
+def test_a_product_that_sums_over_samples_is_that_of_numpy(case):
+    a, b, most = case
+    expected = a.astype(float).T @ b.astype(float)
+    whole = products.multiply_transposed(a, b)
+    with read_in_place(most):
+        in_slabs = products.multiply_transposed(a, b)
+    for out in (whole, in_slabs):
+        assert out.dtype == np.result_type(a, b)
+        assert_array_equal(out, expected)
+        assert not np.shares_memory(out, a)
+        assert not np.shares_memory(out, b)
+
+
+@contextmanager
 def cut_early(**limits):
     """Products are cut into eight parts, or as many as they have lines, in the block."""
     with pytest.MonkeyPatch.context() as patch:

@@ -96,6 +96,27 @@ def test_where_passes_over_memory_are_cut(monkeypatch, kernel, sizes):
         assert parts_of(size) == parts
 
 
+def test_into_how_many_slabs_a_product_over_samples_is_cut(monkeypatch):
+    def slabs(architecture, *shape):
+        monkeypatch.setattr(products, "blas_architecture", lambda: architecture)
+        products._slabs.cache_clear()
+        try:
+            return products._slabs(*shape)
+        finally:
+            products._slabs.cache_clear()
+
+    for architecture in ("SkylakeX", "Cooperlake", "SapphireRapids"):
+        assert slabs(architecture, 784, 32, 128) == 4
+    for other in ("Haswell", "Zen", "neoversev1", ""):
+        assert slabs(other, 784, 32, 128) == 1
+    assert [slabs("SkylakeX", *shape) for shape in [(500, 20, 100), (502, 20, 100)]] == [1, 2]
+    assert [slabs("SkylakeX", 1000, 64, n) for n in (31, 32, 62, 63)] == [2, 4, 4, 8]
+    assert [slabs("SkylakeX", 1000, n, 32) for n in (64, 65)] == [4, 1]
+    assert [slabs("SkylakeX", 400, 16, n) for n in (256, 257)] == [2, 1]
+    assert [slabs("SkylakeX", rows, 32, 128) for rows in (786, 788, 792)] == [1, 4, 4]
+    assert slabs("SkylakeX", 1000, 64, 100) == 1  # in parts, for several threads
+
+
 def test_where_the_parameters_of_an_optimizer_are_cut():
     sizes = where_cut(lambda size: len(optimizer._extents([size], True)))
     assert sizes == [131_073, 262_145, 524_289]

@@ -22,7 +22,7 @@ import pytest
 from numpy.testing import assert_array_equal
 from reference import numbers
 from small_training import digest, small_cnn, train
-from threadpoolctl import threadpool_info, threadpool_limits
+from threadpoolctl import ThreadpoolController, threadpool_info, threadpool_limits
 
 import minidl
 from minidl import Tensor
@@ -855,6 +855,22 @@ def max_pool(window):
     out = pooling.max_pool(x, window)
     d = numbers(out.shape, 1).astype(np.float32)
     return out, pooling.max_pool_gradient(x, out, d, window)
+
+
+def test_the_architecture_is_that_which_threadpoolctl_tells(monkeypatch):
+    told = {library.get("architecture") for library in threadpool_info()}
+    threads.blas_architecture.cache_clear()
+    assert threads.blas_architecture() in told | {""}
+    monkeypatch.setattr(ThreadpoolController, "select", lambda *_, **__: NoLibrary)
+    threads.blas_architecture.cache_clear()
+    assert threads.blas_architecture() == ""
+    threads.blas_architecture.cache_clear()
+
+
+class NoLibrary:
+    """What is selected where there is no OpenBLAS."""
+
+    lib_controllers = ()
 
 
 def step(kind, sizes):

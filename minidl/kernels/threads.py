@@ -385,6 +385,16 @@ def _blas() -> list[tuple[Callable[[], int], SetThreads]]:
     return functions
 
 
+@cache
+def blas_architecture() -> str:
+    """The kind of processor that OpenBLAS computes for, in its words; "" for another BLAS."""
+    from threadpoolctl import ThreadpoolController
+
+    for library in ThreadpoolController().select(internal_api="openblas").lib_controllers:
+        return str(library.info()["architecture"])
+    return ""
+
+
 def _after_fork() -> None:
     """In a forked child no thread but one lives on, and nobody is inside any more."""
     global _state, _made, _making

@@ -6,6 +6,7 @@ from minidl import backend
 from minidl.backend import Array
 from minidl.kernels import normalization as kernels
 from minidl.kernels.products import sum_rows
+from minidl.kernels.threads import one_blas_thread
 from minidl.tensor import Tensor, record
 
 
@@ -33,7 +34,8 @@ def batch_norm(
     rows = x.data.reshape(-1, x.shape[-1])
     of_batch = statistics is None
     if statistics is None:
-        mean, variance, normalized = kernels.moments(rows)
+        with one_blas_thread():
+            mean, variance, normalized = kernels.moments(rows)
     else:
         mean, variance = statistics
         normalized = rows - mean

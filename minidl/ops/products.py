@@ -59,9 +59,9 @@ def matmul(a: TensorLike, b: TensorLike) -> Tensor:
 
 def _multiply(a: Array, b: Array) -> Array:
     """a @ b for any number of axes."""
-    if a.ndim == b.ndim == 2 and a.dtype.kind == b.dtype.kind == "f":
-        return products.multiply(a, b)
     with one_blas_thread():
+        if a.ndim == b.ndim == 2 and a.dtype.kind == b.dtype.kind == "f":
+            return products.multiply(a, b)
         return a @ b
 
 
@@ -77,13 +77,14 @@ def dense(x: Tensor, weight: Tensor, bias: Tensor | None = None, *, relu: bool =
         return reshape(out_rows, *x.shape[:-1], units)
     sources = [x, weight] if bias is None else [x, weight, bias]
     backend.shared_by(*[source.data for source in sources])
-    out = products.multiply(rows, matrix, None if bias is None else bias.data, relu)
+    with one_blas_thread():
+        out = products.multiply(rows, matrix, None if bias is None else bias.data, relu)
 
     def rule(g: Array, wanted: tuple[bool, ...]) -> tuple[Array | None, ...]:
         d = pass_where(g, out > 0) if relu else g
         return (
             products.multiply(d, matrix.T) if wanted[0] else None,
-            products.multiply(rows.T, d) if wanted[1] else None,
+            products.multiply_transposed(rows, d) if wanted[1] else None,
             products.sum_rows(d) if bias is not None and wanted[2] else None,
         )[: len(wanted)]
 
