@@ -219,19 +219,19 @@ def _descend(
         shrink: the share of the parameter that is taken away besides.
     """
     multiply = layout.backend.xp.multiply
+    slopes = [array.reshape(-1) for array in gradients]
 
     def gradient(segments: list[Segment], gathered: Array) -> Array:
         """That of a block, with the penalty: where it lies, or gathered in the memory given."""
         if len(segments) == 1 and not penalty:
             number, _, here, _ = segments[0]
-            return gradients[number].reshape(-1)[here]
+            return slopes[number][here]
         for number, values, here, there in segments:
-            slope = gradients[number].reshape(-1)[here]
             if penalty:
                 multiply(values, penalty, out=gathered[there])
-                gathered[there] += slope
+                gathered[there] += slopes[number][here]
             else:
-                gathered[there] = slope
+                gathered[there] = slopes[number][here]
         return gathered
 
     def work(*blocks: Block) -> None:
