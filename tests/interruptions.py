@@ -1,8 +1,8 @@
 """A program that interrupts `share` wherever Ctrl-C can, and prints what that leaves behind.
 
 CPython looks for signals when a function is entered, after a call of one that is written in C, and
-at the end of a loop's body. Each of these places in threads.py is tried in a forked process of its
-own. Nothing is printed but what is wrong.
+at the end of a loop's body. Each of these places in threads.py and spinning.py is tried in a forked
+process of its own. Nothing is printed but what is wrong.
 """
 
 import dis
@@ -14,9 +14,10 @@ import traceback
 
 from threadpoolctl import threadpool_info, threadpool_limits
 
-from minidl.kernels import threads
+from minidl.kernels import spinning, threads
 
 LOOKS_FOR_SIGNALS = {"RESUME", "CALL", "CALL_KW", "CALL_FUNCTION_EX", "JUMP_BACKWARD"}
+FILES = {threads.__file__, spinning.__file__}
 SECONDS = 20  # after which a process that gets no further is ended
 
 running = set()
@@ -44,7 +45,7 @@ def share_interrupted(number):
         if event == "call":
             last[here] = None
             last[id(frame.f_back)] = None  # a function in Python: signals are looked for inside it
-        if frame.f_code.co_filename != threads.__file__:
+        if frame.f_code.co_filename not in FILES:
             return None
         frame.f_trace_opcodes = True
         if event == "opcode":

@@ -291,7 +291,7 @@ def user():
         share(lambda _: threading.Event().wait(0.001), list(range(4)))
 
 test.all_at_once([user] * 4)
-print([thread.name for thread in threading.enumerate() if thread.daemon])
+print([thread.name for thread in threading.enumerate() if thread.name == "minidl"])
 """  # in a process where nobody was allowed more
     assert run("-c", code).strip() in ("['minidl']", "['minidl', 'minidl']")
 

@@ -8,6 +8,7 @@ other inside it, so it computes each product in the thread that asks, until the 
 
 from __future__ import annotations
 
+import contextlib
 import contextvars
 import os
 import threading
@@ -15,11 +16,14 @@ from collections.abc import Callable
 from functools import cache
 from itertools import pairwise
 from operator import index
+from time import perf_counter, sleep
 from typing import Any, Generic, TypeAlias, TypeVar
 
 from minidl.backend import CPU, Array, of
+from minidl.kernels.spinning import Cores, Signal, current_core, leave_core
 
 SetThreads: TypeAlias = Callable[[int], Any]
+Then: TypeAlias = "Callable[[_Helper], None]"
 T = TypeVar("T")
 
 VARIABLE = "MINIDL_NUM_THREADS"
@@ -29,6 +33,9 @@ VARIABLE = "MINIDL_NUM_THREADS"
 # calls of NumPy spend their time waiting for the interpreter.
 PIECE_BYTES = 3 << 19
 MOST_PIECES = 8
+
+# Seconds for which a helper that has nothing to do stays awake, or twice as many.
+PATIENCE = 0.02
 
 
 def set_num_threads(count: int) -> None:
@@ -43,7 +50,7 @@ def set_num_threads(count: int) -> None:
     Raises:
         ValueError: if count is not an integer of at least 1.
     """
-    global _count
+    global _count, _enough_cores
     try:
         number = 0 if isinstance(count, bool) else index(count)
     except TypeError:
@@ -51,6 +58,7 @@ def set_num_threads(count: int) -> None:
     if number < 1:
         raise ValueError(f"set_num_threads expects an integer of at least 1, got {count!r}")
     _count = number
+    _enough_cores = _count <= _number_of_cores()
 
 
 def get_num_threads() -> int:
@@ -67,9 +75,7 @@ def _count_at_start() -> int:
     """The number of threads that the environment asks for, or that the machine has cores for."""
     asked = os.environ.get(VARIABLE)
     if asked is None:
-        if hasattr(os, "sched_getaffinity"):
-            return len(os.sched_getaffinity(0))
-        return os.cpu_count() or 1
+        return _number_of_cores()
     try:
         count = int(asked)
     except ValueError:
@@ -79,7 +85,21 @@ def _count_at_start() -> int:
     return count
 
 
+def _number_of_cores() -> int:
+    """How many cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 _count = _count_at_start()
+_enough_cores = _count <= _number_of_cores()
+_cores = Cores()
+
+
+def _may_wait_awake() -> bool:
+    """Whether a thread that waits awake keeps none from working."""
+    return _enough_cores and _cores.are_free()
 
 
 def cut(length: int, pieces: int) -> list[slice]:
@@ -190,7 +210,7 @@ class Ahead(Generic[T]):
             if helpers:
                 self._done.acquire()
                 self.begun = True
-                helpers[0].start(contextvars.copy_context().run, self._compute, returns=True)
+                helpers[0].start(contextvars.copy_context().run, self._compute, _helpers.append)
         except BaseException:
             _helpers.extend([helper for helper in helpers if helper.finished])
             raise
@@ -222,40 +242,70 @@ class Ahead(Generic[T]):
 
 
 class _Helper:
-    """A thread that waits for something to do."""
+    """A thread that waits for something to do: awake if it was busy lately, asleep if not.
+
+    Attributes:
+        finished: whether it has done all that it was asked for.
+        asked: how often it was asked for something.
+        awake: how it waits.
+    """
 
     def __init__(self) -> None:
-        # Bare locks hand over in half the time that queues or events take.
-        self._asked, self._done = threading.Lock(), threading.Lock()
-        self._asked.acquire()
+        self._call, self._done = Signal(), Signal()
+        self._called_at = 0.0
+        self._caller_core = self._own_core = -1
         self.finished = True  # the helper says so itself: a call that waits may be interrupted
-        self._call: tuple[Callable[..., None], Callable[[], None], bool]
+        self.asked = 0
+        self.awake = self._caller_awake = False
+        self._job: tuple[Callable[..., None], Callable[[], None], Then | None]
         threading.Thread(target=self._serve, name="minidl", daemon=True).start()
 
     def start(
-        self, run: Callable[..., None], job: Callable[[], None], returns: bool = False
+        self, run: Callable[..., None], job: Callable[[], None], then: Then | None = None
     ) -> None:
-        """Begin with `run(job)`, which must not raise; and be idle afterwards if `returns`."""
-        self._done.acquire(blocking=False)
-        self._call = run, job, returns
+        """Begin with `run(job)`, which must not raise; afterwards pass the helper to `then`."""
+        self._done.forget()
+        self._caller_awake = _may_wait_awake()
+        self._job = run, job, then
+        self.asked += 1
+        begin = self._call.let_in if self.awake else self._call.wake
+        self._caller_core, self._called_at = current_core(), perf_counter()
         self.finished = False
-        self._asked.release()
+        begin()
 
     def wait(self) -> None:
         """Return when the job is done, perhaps earlier."""
-        self._done.acquire()
+        awake, since = self._caller_awake, perf_counter()
+        self._done.wait(awake)
+        if awake and self.finished:
+            # No longer than it has worked itself, since their pieces are alike.
+            _cores.take_note(perf_counter() - since - (since - self._called_at), self._own_core)
+
+    def fall_asleep(self) -> None:
+        """Wait asleep from now on. A job, for the helper decides how it waits."""
+        self.awake = False
 
     def _serve(self) -> None:
         while True:
-            self._asked.acquire()
-            run, job, returns = self._call
+            self._call.wait(self.awake)
+            if self.finished:
+                continue
+            awake = _may_wait_awake()
+            if self.awake:
+                _cores.take_note(perf_counter() - self._called_at, self._caller_core)
+            elif awake:
+                leave_core(self._caller_core)
+            if self.awake != awake:
+                self.awake = awake
+                _somebody_awake.set()
+            run, job, then = self._job
             run(job)
-            del run, job, self._call  # arrays are not to be held until the next job
+            del run, job, self._job  # arrays are not to be held until the next job
+            caller_awake, self._own_core = self._caller_awake, current_core()
             self.finished = True
-            if self._done.locked():  # nobody has waited since then
-                self._done.release()
-            if returns:
-                _helpers.append(self)
+            self._done.give(caller_awake)
+            if then:
+                then(self)
 
 
 class _Inside(threading.local):
@@ -272,23 +322,57 @@ class _Inside(threading.local):
 
 _inside = _Inside()
 _helpers: list[_Helper] = []  # those that are idle; taking and giving back are single operations
-_made = 0
+_made: list[_Helper] = []
 _making = threading.Lock()
+_somebody_awake = threading.Event()
 
 
 def _take_helpers(taken: list[_Helper], wanted: int) -> None:
     """Add helpers to a list: idle ones, then new ones while the process has fewer than allowed."""
-    global _made
     while len(taken) < wanted:
         try:
             # One call for the interpreter, which no interrupt can come between.
             taken.extend(map(list.pop, [_helpers]))
         except IndexError:
             with _making:
-                if _made >= _count - 1:  # other threads of the user's have them
+                if _helpers:  # by now
+                    continue
+                if len(_made) >= _count - 1:  # other threads of the user's have them
                     break
-                _made += 1
-            taken.append(_Helper())
+                if not _made:
+                    threading.Thread(target=_send_to_sleep, name="minidl rest", daemon=True).start()
+                _made.append(_Helper())
+                taken.append(_made[-1])
+
+
+def _send_to_sleep() -> None:
+    """Have helpers sleep that nobody has asked for a while. Never returns."""
+    asked: dict[_Helper, int] = {}
+    back = threading.Event()
+
+    def put_back(helper: _Helper) -> None:
+        _helpers.insert(0, helper)  # those that are awake are taken before
+        back.set()
+
+    while True:
+        _somebody_awake.wait()
+        _somebody_awake.clear()
+        sleep(PATIENCE)
+        for helper in _helpers.copy():
+            if helper.awake and asked.get(helper) == helper.asked:
+                # Meanwhile nobody is to find that there is none.
+                with _making, contextlib.suppress(ValueError):
+                    _helpers.remove(helper)
+                    back.clear()
+                    helper.start(_call, helper.fall_asleep, put_back)
+                    back.wait()
+            asked[helper] = helper.asked
+        if any(helper.awake for helper in _made):
+            _somebody_awake.set()
+
+
+def _call(job: Callable[[], None]) -> None:
+    job()
 
 
 class _Blas:
@@ -397,13 +481,13 @@ def blas_architecture() -> str:
 
 def _after_fork() -> None:
     """In a forked child no thread but one lives on, and nobody is inside any more."""
-    global _state, _made, _making
+    global _state, _making, _somebody_awake
     if _state.inside:
         _state.put_back()
     _state = _Blas()
-    _making = threading.Lock()
+    _making, _somebody_awake = threading.Lock(), threading.Event()
     _helpers.clear()
-    _made = 0
+    _made.clear()
     _inside.alone = _inside.holds = False
 
 
