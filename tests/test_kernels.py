@@ -173,16 +173,16 @@ def test_the_largest_is_chosen_and_the_first_that_has_it_gets_the_gradient(count
     values = np.round(numbers((count, 7, 3), count))  # from -2 to 2: ties everywhere
     d = numbers((7, 3), 1)
     out, larger = np.full((7, 3), np.nan), np.empty((count, 7, 3), bool)
-    pooling.choose_largest(values.copy(), out, larger)
+    pooling.choose_largest(pooling.tournament(values.copy()), out, larger)
     assert_array_equal(out, values.max(axis=0))
     gradients = np.full(values.shape, np.nan)
     gradients[0] = d
-    pooling.give_to_largest(gradients, larger)
+    pooling.give_to_largest(pooling.tournament(gradients), larger)
     expected = np.zeros(values.shape)
     np.put_along_axis(expected, values.argmax(axis=0)[None], d[None], axis=0)
     assert_array_equal(gradients, expected)
     out[...] = np.nan
-    pooling.choose_largest(values.copy(), out, None)
+    pooling.choose_largest(pooling.tournament(values.copy()), out, None)
     assert_array_equal(out, values.max(axis=0))
 
 
@@ -191,11 +191,11 @@ def test_the_largest_of_nan_and_numbers_is_nan(place):
     values = np.zeros((3, 2), np.float32)
     values[place, 0] = np.nan
     out, larger = np.empty(2, np.float32), np.ones((3, 2), bool)
-    pooling.choose_largest(values, out, larger)
+    pooling.choose_largest(pooling.tournament(values), out, larger)
     assert np.isnan(out).tolist() == [True, False]
     gradient = np.full((3, 2), np.nan, np.float32)
     gradient[0] = 1
-    pooling.give_to_largest(gradient, larger)
+    pooling.give_to_largest(pooling.tournament(gradient), larger)
     assert gradient.sum(axis=0).tolist() == [1, 1]  # all of it, to some one
     assert gradient[0, 1] == 1
 

@@ -329,15 +329,22 @@ def check(how, expected):
 @pytest.mark.usefixtures("small_turns")
 @pytest.mark.parametrize("threads", [1, 3])
 @pytest.mark.parametrize("number", [1, 2, 3])
-@pytest.mark.parametrize("name", ["choose_largest", "add_and_rectify", "sum_rows"])
+@pytest.mark.parametrize(
+    ("place", "name"),
+    [
+        (convolution, "choose_largest"),
+        (convolution.AddAndRectify, "__call__"),
+        (convolution, "sum_rows"),
+    ],
+)
 @pytest.mark.parametrize("how", HOWS[3:], ids=str)
 def test_an_error_in_one_turn_leaves_the_next_convolution_right(
-    monkeypatch, how, name, number, threads
+    monkeypatch, how, place, name, number, threads
 ):
     minidl.set_num_threads(threads)
     expected = [convolve(how, factor) for factor in (3, 1)]
     with monkeypatch.context() as patch:
-        patch.setattr(convolution, name, fail_once(getattr(convolution, name), number))
+        patch.setattr(place, name, fail_once(getattr(place, name), number))
         with pytest.raises(PlantedError):
             convolve(how, 3)
     assert not scratch._shelf.busy

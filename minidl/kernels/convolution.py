@@ -23,7 +23,7 @@ from functools import lru_cache
 from minidl.backend import Array, of
 from minidl.kernels import memory, scratch
 from minidl.kernels.convolution_plan import Collect, Convolution, Forward, Plan, Scatter
-from minidl.kernels.elementwise import add_and_rectify, keep_where
+from minidl.kernels.elementwise import AddAndRectify, add_and_rectify, keep_where
 from minidl.kernels.im2col import turns
 from minidl.kernels.pooling import choose_largest, give_to_largest
 from minidl.kernels.products import sum_rows
@@ -61,6 +61,8 @@ def conv2d(
         if not how.relu:
             passed[0] = True
     matrices = plan.to_matrices(weight)
+    rows_of_a_turn = plan.step * plan.places[0] * plan.places[1], plan.filters
+    finish = AddAndRectify(backend, rows_of_a_turn, x.dtype, bias, how.relu)
 
     def work(images: slice) -> None:
         with scratch.in_use() as may_keep:
@@ -70,12 +72,15 @@ def conv2d(
                 noted = None if passed is None else passed[:, part].reshape(-1, *result.shape)
                 patches = desk.columns.of(x[part])
                 if plan.pooled:
-                    found = desk.found[:, : len(result)]
+                    found, rounds = desk.room_for(len(result))
                     xp.matmul(patches, matrices, out=found)
-                    choose_largest(found, result, noted)
+                    choose_largest(rounds, result, noted)
                 else:
                     xp.matmul(patches[0], matrices[0], out=result)
-                add_and_rectify(result, bias, how.relu)
+                if result.shape == rows_of_a_turn:
+                    finish(result)
+                else:
+                    add_and_rectify(result, bias, how.relu)
                 if how.relu and noted is not None:
                     xp.greater(result, 0, out=noted[0])
 
@@ -124,13 +129,13 @@ def conv2d_gradients(
                 found = d[part].reshape(1, -1, plan.filters)
                 if passed is not None:
                     noted = passed[:, part].reshape(plan.taps, *found.shape[1:])
-                    spread = desk.found[:, : found.shape[1]]
+                    spread, rounds = desk.room_for(found.shape[1])
                     keep_where(found[0], noted[0], out=spread[0])
                     found = spread
                 if of_bias is not None:
                     of_bias[number] += sum_rows(found[0])
                 if plan.pooled:
-                    give_to_largest(found, noted)
+                    give_to_largest(rounds, noted)
                 desk.pass_on(
                     x[part],
                     found,

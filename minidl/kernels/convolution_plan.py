@@ -15,6 +15,7 @@ import numpy as np
 from minidl.backend import CPU, Array, Backend
 from minidl.kernels import scratch
 from minidl.kernels.im2col import Memory, as_runs, col2im, im2col
+from minidl.kernels.pooling import Round, tournament
 from minidl.kernels.threads import PIECE_BYTES, cut, pieces_of
 from minidl.kernels.window import Pair, Window
 
@@ -172,6 +173,14 @@ class Desk:
         self.plan = plan
         rows = plan.step * plan.places[0] * plan.places[1]
         self.found = memory(1, (plan.taps, rows, plan.filters), plan.dtype)
+        self._rounds = tournament(self.found)
+
+    def room_for(self, rows: int) -> tuple[Array, list[Round]]:
+        """Memory for so many places, (taps, rows, C_out), and the rounds that find the largest."""
+        if rows == self.found.shape[1]:
+            return self.found, self._rounds
+        found = self.found[:, :rows]
+        return found, tournament(found)
 
     def patches_of(
         self, image: tuple[int, int, int], window: Window, pool: Pair, memory: Memory

@@ -6,14 +6,62 @@ import math
 from collections.abc import Callable
 
 import numpy as np
+from numpy.typing import DTypeLike
 
-from minidl.backend import CPU, Array, of
+from minidl.backend import CPU, Array, Backend, of
 from minidl.kernels import memory
 from minidl.kernels.threads import parts_of, share
 
 # NumPy needs a call of its inner loop for each line of a broadcast operation, which takes as long
 # as some hundred elements.
 LINE = 1 << 12
+
+
+class AddAndRectify:
+    """Adds a bias to each row of matrices of one shape, and takes the maximum with 0, in place.
+
+    Args:
+        backend: where the matrices are.
+        shape: (M, C), theirs.
+        dtype: theirs.
+        bias: (C,) or None.
+        relu: whether to take the maximum with 0.
+    """
+
+    def __init__(
+        self,
+        backend: Backend,
+        shape: tuple[int, ...],
+        dtype: DTypeLike,
+        bias: Array | None,
+        relu: bool,
+    ) -> None:
+        self._maximum, self._add = backend.xp.maximum, backend.xp.add
+        self._line = self._least = None
+        if bias is None and not relu:
+            return
+        rows, columns = shape
+        # Several rows make one line, if their number can be divided so.
+        count = math.gcd(rows, 1 << (LINE // columns).bit_length()) if rows * columns > LINE else 1
+        lines = backend.xp.zeros((count, columns), dtype=dtype)
+        if bias is not None:
+            lines[...] = bias
+            self._line = lines.reshape(-1)
+        if relu:
+            # max(x + b, 0) as max(x, -b) + b, because NumPy's maximum of two arrays is several
+            # times as fast as that of an array and a number.
+            self._least = -lines.reshape(-1)
+        self._shape = -1, count * columns
+
+    def __call__(self, rows: Array) -> None:
+        """Change a matrix (M, C), which must be C-contiguous."""
+        if self._least is None and self._line is None:
+            return
+        lines = rows.reshape(self._shape)
+        if self._least is not None:
+            self._maximum(lines, self._least, out=lines)
+        if self._line is not None:
+            self._add(lines, self._line, out=lines)
 
 
 def add_and_rectify(rows: Array, bias: Array | None, relu: bool) -> None:
@@ -24,23 +72,14 @@ def add_and_rectify(rows: Array, bias: Array | None, relu: bool) -> None:
         bias: (C,) or None.
         relu: whether to take the maximum with 0.
     """
-    if bias is None and not relu:
+    backend = of(rows)
+    if rows.flags.c_contiguous and rows.size:
+        AddAndRectify(backend, rows.shape, rows.dtype, bias, relu)(rows)
         return
-    xp = of(rows).xp
-    line = xp.zeros(rows.shape[1], dtype=rows.dtype) if bias is None else bias
-    if rows.size > LINE and rows.flags.c_contiguous:
-        # Several rows make one line, if their number can be divided so.
-        count = math.gcd(len(rows), 1 << (LINE // len(line)).bit_length())
-        repeated = xp.empty((count, len(line)), dtype=rows.dtype)
-        repeated[...] = line
-        line = repeated.reshape(-1)
-        rows = rows.reshape(-1, len(line))
     if relu:
-        # max(x + b, 0) as max(x, -b) + b, because NumPy's maximum of two arrays is several times
-        # as fast as that of an array and a number.
-        xp.maximum(rows, -line, out=rows)
+        backend.xp.maximum(rows, 0 if bias is None else -bias, out=rows)
     if bias is not None:
-        rows += line
+        rows += bias
 
 
 def relu(x: Array) -> Array:

@@ -7,6 +7,7 @@ handles every place of every image at once.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import NamedTuple
 
 from minidl.backend import Array, array_module, of
 from minidl.kernels import memory
@@ -102,52 +103,61 @@ def average_pool_gradient(d: Array, window: Window, image: tuple[int, int]) -> A
     return _crop(gradient, window, shape)
 
 
-def choose_largest(values: Array, out: Array, larger: Array | None) -> None:
-    """The largest of several arrays, element by element, and what tells later which it was.
+class Round(NamedTuple):
+    """One round of a tournament of arrays."""
+
+    first: Array  # of each pair; the winners are written here, but for the last of all
+    second: Array
+    pairs: slice  # their numbers, from 1 on
+
+
+def tournament(values: Array) -> list[Round]:
+    """The rounds in which the largest of several arrays, (T, ...), is found, element by element.
 
     Neighbours are compared in pairs, then the winners, so that one call compares several arrays.
+    Whoever comes first in a pair is there again, for the winner, in the next round.
+    """
+    rounds, done = [], 1
+    while len(values) > 1:
+        pairs = len(values) // 2
+        rounds.append(Round(values[: 2 * pairs : 2], values[1::2], slice(done, done + pairs)))
+        done += pairs
+        values = values[::2]
+    return rounds
+
+
+def choose_largest(rounds: list[Round], out: Array, larger: Array | None) -> None:
+    """The largest of several arrays, element by element, and what tells later which it was.
 
     Args:
-        values: (T, ...), at least two arrays; they are overwritten.
+        rounds: of at least two arrays (T, ...), which are overwritten.
         out: (...), to write the largest to.
         larger: booleans (T, ...), to write to from the second on: for each comparison, whether the
             later array was larger; None if nobody asks.
     """
-    xp = array_module(values)
-    for first, second, pairs in _rounds(values):
+    xp = array_module(out)
+    for first, second, pairs in rounds[:-1]:
         if larger is not None:
             xp.greater(second, first, out=larger[pairs])
-        if pairs.stop < len(values):
-            xp.maximum(first, second, out=first)
-        else:
-            xp.maximum(first[0], second[0], out=out)
+        xp.maximum(first, second, out=first)
+    first, second, pairs = rounds[-1]
+    if larger is not None:
+        xp.greater(second, first, out=larger[pairs])
+    xp.maximum(first, second, out=out[None])
 
 
-def give_to_largest(gradients: Array, larger: Array) -> None:
+def give_to_largest(rounds: list[Round], larger: Array) -> None:
     """Pass a gradient on to the one of several arrays that was largest, the first among equals.
 
     Args:
-        gradients: (T, ...): the first is the gradient with respect to the largest; all are
-            overwritten with the gradients with respect to the arrays.
+        rounds: of arrays (T, ...), the first of which is the gradient with respect to the largest;
+            all are overwritten with the gradients with respect to the arrays.
         larger: booleans (T, ...) as `choose_largest` wrote them.
     """
-    xp = array_module(gradients)
-    for first, second, pairs in reversed(list(_rounds(gradients))):
+    xp = array_module(larger)
+    for first, second, pairs in reversed(rounds):
         xp.multiply(first, larger[pairs], out=second)
-        first -= second
-
-
-def _rounds(values: Array) -> Iterator[tuple[Array, Array, slice]]:
-    """The rounds of a tournament of arrays: those that meet, and their numbers from 1 on.
-
-    Whoever comes first in a pair is there again, for the winner, in the next round.
-    """
-    done = 1
-    while len(values) > 1:
-        pairs = len(values) // 2
-        yield values[: 2 * pairs : 2], values[1::2], slice(done, done + pairs)
-        done += pairs
-        values = values[::2]
+        xp.subtract(first, second, out=first)
 
 
 def _taps(padded: Array, window: Window, shape: tuple[int, ...]) -> Iterator[Array]:
