@@ -431,6 +431,21 @@ def test_a_large_product_is_that_of_numpy(shape, turned):
     assert_array_equal(products.multiply(a, b, bias, True), np.maximum(expected + bias, 0))
 
 
+@pytest.mark.parametrize("shape", [(3, 4, 5), (0, 4, 5), (64, 256, 128), (900, 130, 70)], ids=str)
+@pytest.mark.parametrize("of_a", [True, False])
+@pytest.mark.parametrize("of_b", [True, False])
+def test_gradients_of_a_product_are_products_with_the_other_matrix(shape, of_a, of_b):
+    m, k, n = shape
+    a, b = eighths((m, k), 0).astype(np.float32), eighths((k, n), 1).astype(np.float32)
+    d = eighths((m, n), 2).astype(np.float32)
+    found = products.multiply_gradients(a, b, d, of_a, of_b)
+    for gradient, wanted, expected in zip(found, (of_a, of_b), (d @ b.T, a.T @ d), strict=True):
+        assert (gradient is not None) == wanted
+        if wanted:
+            assert gradient.dtype == np.float32
+            assert_array_equal(gradient, expected)
+
+
 @contextmanager
 def read_in_place(most):
     """BLAS reads matrices where they lie for products of so many multiplications at most."""

@@ -68,6 +68,11 @@ def test_along_which_axis_products_are_cut(shape, axis):
     assert products._plan(*shape)[0] == axis
 
 
+def test_which_gradients_of_a_product_are_worth_a_thread_each():
+    assert smallest(lambda rows: products._are_a_pair(min(rows, 100), 256, 128)) == 40
+    assert not products._are_a_pair(64, 784, 256)  # either is cut
+
+
 def counted(monkeypatch, call):
     """Into how many pieces a kernel cuts its work, of which none is then done."""
     pieces = []

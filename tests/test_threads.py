@@ -933,6 +933,14 @@ KERNELS = {
     "wide product": (products, lambda: multiply(33, 311, 2003)),
     "deep product": (products, lambda: multiply(257, 4001, 65)),
     "turned product": (products, lambda: multiply(1031, 131, 127, True)),
+    "both gradients of a product": (
+        products,
+        lambda: products.multiply_gradients(
+            *(numbers(shape, 0).astype(np.float32) for shape in ((64, 256), (256, 128), (64, 128))),
+            True,
+            True,
+        ),
+    ),
     "sgd": (optimizer, lambda: step("sgd", [*SIZES, 1 << 19])),
     "momentum": (optimizer, lambda: step("momentum", SIZES)),
     "adam": (optimizer, lambda: step("adam", SIZES)),

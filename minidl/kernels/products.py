@@ -23,6 +23,9 @@ PIECE_WORK = 14 << 19
 READ_WORK = 16
 WRITE_WORK = 32
 
+# Multiplications of each of two products from which on two threads take one each.
+PAIR_WORK = 5 << 18
+
 # Elements of a part from which on the thread that has computed it adds the bias to it as well.
 LONG_PASS = 1 << 16
 
@@ -81,6 +84,39 @@ def multiply_transposed(a: Array, b: Array) -> Array:
             np.matmul(slabs, b, out=out.reshape(count, -1, columns))
             return out
     return multiply(a.T, b)
+
+
+def multiply_gradients(
+    a: Array, b: Array, d: Array, of_a: bool, of_b: bool
+) -> tuple[Array | None, Array | None]:
+    """Gradients of `multiply` with respect to both matrices.
+
+    Args:
+        a: (M, K), as it was.
+        b: (K, N), as it was.
+        d: gradient with respect to the product, (M, N).
+        of_a: whether to compute the first.
+        of_b: whether to compute the second.
+
+    Returns:
+        (M, K) and (K, N), None for what is not wanted.
+    """
+    if of_a and of_b and type(d) is np.ndarray and _are_a_pair(len(a), *b.shape):
+        found: list[Any] = [None, None]
+
+        def compute(number: int) -> None:
+            found[number] = multiply_transposed(a, d) if number else multiply(d, b.T)
+
+        share(compute, [0, 1])
+        return found[0], found[1]
+    return multiply(d, b.T) if of_a else None, multiply_transposed(a, d) if of_b else None
+
+
+@lru_cache(maxsize=1024)
+def _are_a_pair(rows: int, inner: int, columns: int) -> bool:
+    """Whether both gradients of such a product are worth a thread each, but not several."""
+    shapes = (rows, columns, inner), (inner, rows, columns)
+    return rows * inner * columns >= PAIR_WORK and not any(_plan(*shape)[1] for shape in shapes)
 
 
 @lru_cache(maxsize=1024)

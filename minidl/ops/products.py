@@ -82,10 +82,8 @@ def dense(x: Tensor, weight: Tensor, bias: Tensor | None = None, *, relu: bool =
 
     def rule(g: Array, wanted: tuple[bool, ...]) -> tuple[Array | None, ...]:
         d = pass_where(g, out > 0) if relu else g
-        return (
-            products.multiply(d, matrix.T) if wanted[0] else None,
-            products.multiply_transposed(rows, d) if wanted[1] else None,
-            products.sum_rows(d) if bias is not None and wanted[2] else None,
-        )[: len(wanted)]
+        of_x, of_weight = products.multiply_gradients(rows, matrix, d, wanted[0], wanted[1])
+        of_bias = products.sum_rows(d) if bias is not None and wanted[2] else None
+        return (of_x, of_weight, of_bias)[: len(wanted)]
 
     return record_jointly(out, sources, rule)
