@@ -12,7 +12,7 @@ from itertools import accumulate
 import numpy as np
 import pytest
 import reference
-from generated import DTYPES, LAYOUTS, SEEDS, cases, generated, laid_out
+from generated import DTYPES, LAYOUTS, SEEDS, cases, generated, laid_out, pooled_cases
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
@@ -22,6 +22,7 @@ import minidl
 from minidl import Generator
 from minidl.backend import CPU
 from minidl.kernels import (
+    convolution,
     dropout,
     elementwise,
     normalization,
@@ -30,6 +31,7 @@ from minidl.kernels import (
     products,
     softmax,
 )
+from minidl.kernels.convolution_plan import Convolution
 from minidl.kernels.optimizer import Layout
 from minidl.kernels.window import Window, place_window, same_padding
 
@@ -447,16 +449,50 @@ def test_gradients_of_a_product_are_products_with_the_other_matrix(shape, of_a, 
 
 
 @contextmanager
-def read_in_place(most):
-    """BLAS reads matrices where they lie for products of so many multiplications at most."""
+def read_in_place(most, fewest_samples):
+    """BLAS reads matrices where they lie for products of so many multiplications at most.
+
+    Samples are cut into groups of no fewer than so many.
+    """
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(products, "MOST_IN_PLACE", most)
+        patch.setattr(products, "FEWEST_SAMPLES", fewest_samples)
         patch.setattr(products, "blas_architecture", lambda: "SkylakeX")
-        products._slabs.cache_clear()
+        forget_plans()
         try:
             yield
         finally:
-            products._slabs.cache_clear()
+            forget_plans()
+
+
+def forget_plans():
+    """Decide anew how to go about products and convolutions."""
+    for plan in (products._slabs, products.groups_of_samples, convolution._remembered_plan):
+        plan.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("most", "count"), [(64 * 6 * 5, 1), (64 * 6 * 5 - 1, 2), (100, 32), (59, 64), (29, 1)]
+)
+def test_samples_are_cut_into_groups_as_large_as_can_be(most, count):
+    with read_in_place(most, 1):
+        assert products.groups_of_samples(64, 6, 5) == count
+        assert products.groups_of_samples(63, 6, 5) == 1
+    with read_in_place(most, 64 // count + 1):
+        assert products.groups_of_samples(64, 6, 5) == 1
+
+
+@settings(generated, max_examples=60)
+@given(pooled_cases(), st.integers(1, 300))
+def test_convolutions_add_up_groups_of_samples(case, most):
+    how = Convolution(case.window, True, case.pool)
+    out, passed = convolution.conv2d(case.x, case.weight, None, how)
+    d = eighths(out.shape, 3).astype(case.x.dtype)
+    whole = convolution.conv2d_gradients(case.x, case.weight, how, d, passed)
+    with read_in_place(most, 1):
+        in_groups = convolution.conv2d_gradients(case.x, case.weight, how, d, passed)
+    for one, other in zip(whole, in_groups, strict=True):
+        assert_array_equal(one, other)
 
 
 @st.composite
@@ -477,9 +513,12 @@ def test_a_product_that_sums_over_samples_is_that_of_numpy(case):
     a, b, most = case
     expected = a.astype(float).T @ b.astype(float)
     whole = products.multiply_transposed(a, b)
-    with read_in_place(most):
+    with read_in_place(most, 1000):
         in_slabs = products.multiply_transposed(a, b)
-    for out in (whole, in_slabs):
+    with read_in_place(most, 1), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(products, "LONGEST_SUMS", 0)
+        in_groups = products.multiply_transposed(a, b)
+    for out in (whole, in_slabs, in_groups):
         assert out.dtype == np.result_type(a, b)
         assert_array_equal(out, expected)
         assert not np.shares_memory(out, a)

@@ -101,6 +101,21 @@ def test_where_passes_over_memory_are_cut(monkeypatch, kernel, sizes):
         assert parts_of(size) == parts
 
 
+def test_into_how_many_groups_the_samples_of_a_product_are_cut(monkeypatch):
+    def groups(architecture, *shape):
+        monkeypatch.setattr(products, "blas_architecture", lambda: architecture)
+        products.groups_of_samples.cache_clear()
+        try:
+            return products.groups_of_samples(*shape)
+        finally:
+            products.groups_of_samples.cache_clear()
+
+    assert groups("SkylakeX", 2048, 48, 16) == 2
+    assert groups("SkylakeX", 896, 128, 64) == 8
+    assert groups("SkylakeX", 4096, 128, 128) == 1  # groups would be too small
+    assert groups("Haswell", 2048, 48, 16) == 1
+
+
 def test_into_how_many_slabs_a_product_over_samples_is_cut(monkeypatch):
     def slabs(architecture, *shape):
         monkeypatch.setattr(products, "blas_architecture", lambda: architecture)

@@ -16,6 +16,7 @@ from minidl.backend import CPU, Array, Backend
 from minidl.kernels import scratch
 from minidl.kernels.im2col import Memory, as_runs, col2im, im2col
 from minidl.kernels.pooling import Round, tournament
+from minidl.kernels.products import groups_of_samples
 from minidl.kernels.threads import PIECE_BYTES, cut, pieces_of
 from minidl.kernels.window import Pair, Window
 
@@ -114,6 +115,10 @@ class Plan:
         if may_keep and self._keeps_desks:
             return scratch.keep((self, kind), lambda: kind(self, scratch.shared))
         return kind(self, lambda _, shape, dtype: self.backend.xp.empty(shape, dtype=dtype))
+
+    def groups_of(self, samples: int, rows: int, columns: int) -> int:
+        """As `products.groups_of_samples`; one where that is not known of the device."""
+        return groups_of_samples(samples, rows, columns) if self.backend is CPU else 1
 
     def to_matrices(self, weight: Array) -> Array:
         """The filters as what patches are multiplied with."""
@@ -233,7 +238,9 @@ class Collect(Desk):
         self._columns = self.patches_of(grid, plan.mirrored, (1, 1), memory)
         self.nbytes = self._columns.nbytes
         self._places = self.in_order(self._columns.room)
-        self._product = memory(2, (plan.seen, plan.channels), plan.dtype)
+        self._samples = plan.step * plan.image[0] * plan.image[1]
+        self._groups = plan.groups_of(self._samples, plan.seen, plan.channels)
+        self._product = memory(2, (self._groups, plan.seen, plan.channels), plan.dtype)
 
     def pass_on(
         self,
@@ -255,8 +262,11 @@ class Collect(Desk):
         matmul, channels = self.plan.backend.xp.matmul, self.plan.channels
         patches = self._columns.of_room(self.put(found, self._places))[0]
         if of_weight is not None:
-            matmul(patches.T, images.reshape(-1, channels), out=self._product)
-            of_weight += self._product
+            count = self._groups if len(patches) == self._samples else 1
+            groups = patches.reshape(count, -1, self.plan.seen).swapaxes(1, 2)
+            product = self._product[:count]
+            matmul(groups, images.reshape(count, -1, channels), out=product)
+            of_weight += product.sum(axis=0) if count > 1 else product[0]
         if of_images is not None:
             matmul(patches, back, out=of_images.reshape(-1, channels))
 
@@ -269,7 +279,10 @@ class Scatter(Desk):
         backend, dtype, image = plan.backend, plan.dtype, (*plan.image, plan.channels)
         self._columns = self.patches_of(image, plan.window, plan.pool, memory)
         self.nbytes = self._columns.nbytes
-        self._product = memory(2, plan.matrices, dtype)
+        count, patch, filters = plan.matrices
+        self._samples = len(self.found[0]) * plan.taps // count
+        self._groups = plan.groups_of(self._samples, patch, filters)
+        self._product = memory(2, (count, self._groups, patch, filters), dtype)
         if plan.input_gradient:
             self._grid = backend.xp.zeros((plan.step, *plan.grid, plan.filters), dtype=dtype)
             self._places = self.in_order(self._grid)
@@ -290,10 +303,12 @@ class Scatter(Desk):
         """As `Collect.pass_on`."""
         plan, matmul = self.plan, self.plan.backend.xp.matmul
         if of_weight is not None:
-            patches = self._columns.of(images).reshape(1, -1, plan.patch)
-            by_matrix = found.reshape(len(self._product), -1, plan.filters)
-            matmul(patches.transpose(0, 2, 1), by_matrix, out=self._product)
-            of_weight += self._product
+            patches = self._columns.of(images).reshape(-1, plan.patch)
+            count = self._groups if len(patches) == self._samples else 1
+            groups = patches.reshape(count, -1, plan.patch).swapaxes(1, 2)
+            product = self._product[:, :count]
+            matmul(groups, found.reshape(len(product), count, -1, plan.filters), out=product)
+            of_weight += product.sum(axis=1) if count > 1 else product[:, 0]
         if of_images is not None:
             count = self.put(found, self._places)
             rows = self._grid[:count].reshape(-1, plan.filters)
