@@ -85,9 +85,9 @@ def counted(monkeypatch, call):
 @pytest.mark.parametrize(
     ("kernel", "sizes"),
     [
-        (lambda x: elementwise.relu(x), [512, 2048, 8192]),
-        (lambda x: elementwise.pass_where(x, x > 0), [512, 2048, 8192]),
-        (lambda x: pooling.max_pool(x, POOL), [768, 3072, 12_288]),
+        (lambda x: elementwise.relu(x), [598, 2390, 9558]),
+        (lambda x: elementwise.pass_where(x, x > 0), [598, 2390, 9558]),
+        (lambda x: pooling.max_pool(x, POOL), [896, 3584, 14_336]),
         (lambda x: pooling.max_pool_gradient(x, x[:, :2, :2], x[:, :2, :2], POOL), None),
     ],
     ids=["relu", "pass_where", "max_pool", "max_pool_gradient"],
@@ -96,7 +96,7 @@ def test_where_passes_over_memory_are_cut(monkeypatch, kernel, sizes):
     def parts_of(size):
         return counted(monkeypatch, lambda: kernel(np.zeros((size, 4, 4, 16), np.float32)))
 
-    for size, parts in zip(sizes or [768, 3072, 12_288], (2, 4, 8), strict=True):
+    for size, parts in zip(sizes or [896, 3584, 14_336], (2, 4, 8), strict=True):
         assert parts_of(size - 1) == parts // 2
         assert parts_of(size) == parts
 
@@ -153,9 +153,9 @@ def test_a_large_parameter_has_blocks_of_its_own():
 @pytest.mark.parametrize(
     ("make", "least"),
     [
-        (minidl.SGD, 524_288),
-        (partial(minidl.SGD, momentum=0.9), 262_144),
-        (minidl.Adam, 104_858),
+        (minidl.SGD, 2_097_152),
+        (partial(minidl.SGD, momentum=0.9), 1_048_576),
+        (minidl.Adam, 419_431),
     ],
 )
 def test_from_where_on_parameters_are_shared_among_threads(monkeypatch, make, least):
@@ -174,13 +174,13 @@ def test_from_where_on_parameters_are_shared_among_threads(monkeypatch, make, le
     ("images", "filters", "padding", "pool", "input_gradient", "decided"),
     [
         # The convolutions of the benchmarks' models, and some others.
-        ((64, 28, 28, 1), (3, 3, 1, 32), "same", 2, False, (4, 8, True)),
+        ((64, 28, 28, 1), (3, 3, 1, 32), "same", 2, False, (2, 8, True)),
         ((64, 28, 28, 1), (3, 3, 1, 32), "same", 2, True, (8, 2, True)),
         ((64, 14, 14, 32), (3, 3, 32, 64), "same", 2, False, (4, 8, False)),
         ((64, 14, 14, 32), (3, 3, 32, 64), "same", 2, True, (8, 4, False)),
-        ((64, 7, 7, 64), (3, 3, 64, 128), "same", 2, False, (4, 16, False)),
+        ((64, 7, 7, 64), (3, 3, 64, 128), "same", 2, False, (2, 16, False)),
         ((64, 7, 7, 64), (3, 3, 64, 128), "same", 2, True, (4, 8, False)),
-        ((32, 28, 28, 1), (2, 2, 1, 16), "valid", 2, False, (2, 16, True)),
+        ((32, 28, 28, 1), (2, 2, 1, 16), "valid", 2, False, (1, 16, True)),
         ((32, 28, 28, 1), (2, 2, 1, 16), "valid", 2, True, (4, 8, True)),
         ((16, 32, 32, 3), (3, 3, 3, 16), "same", 2, False, (2, 8, True)),
         ((16, 32, 32, 3), (3, 3, 3, 16), "same", 2, True, (4, 2, True)),

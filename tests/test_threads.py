@@ -941,8 +941,8 @@ KERNELS = {
             True,
         ),
     ),
-    "sgd": (optimizer, lambda: step("sgd", [*SIZES, 1 << 19])),
-    "momentum": (optimizer, lambda: step("momentum", SIZES)),
+    "sgd": (optimizer, lambda: step("sgd", [*SIZES, 1 << 21])),
+    "momentum": (optimizer, lambda: step("momentum", [*SIZES, 1 << 20])),
     "adam": (optimizer, lambda: step("adam", SIZES)),
 }
 

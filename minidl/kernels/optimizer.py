@@ -27,7 +27,7 @@ BLOCK = 1 << 17
 LARGE = 1 << 16
 
 # Elements times passes that are just worth a second thread.
-WORTH_SHARING = 1 << 20
+WORTH_SHARING = 1 << 22
 
 
 class Segment(NamedTuple):
