@@ -43,15 +43,16 @@ class AddAndRectify:
         rows, columns = shape
         # Several rows make one line, if their number can be divided so.
         count = math.gcd(rows, 1 << (LINE // columns).bit_length()) if rows * columns > LINE else 1
-        lines = backend.xp.zeros((count, columns), dtype=dtype)
+        lines = backend.xp.empty((count, columns), dtype=dtype)
+        lines[...] = 0 if bias is None else bias
+        line = lines.reshape(-1)
         if bias is not None:
-            lines[...] = bias
-            self._line = lines.reshape(-1)
+            self._line = line
         if relu:
             # max(x + b, 0) as max(x, -b) + b, because NumPy's maximum of two arrays is several
             # times as fast as that of an array and a number.
-            self._least = -lines.reshape(-1)
-        self._shape = -1, count * columns
+            self._least = -line
+        self._shape = -1, len(line)
 
     def __call__(self, rows: Array) -> None:
         """Change a matrix (M, C), which must be C-contiguous."""
@@ -73,7 +74,7 @@ def add_and_rectify(rows: Array, bias: Array | None, relu: bool) -> None:
         relu: whether to take the maximum with 0.
     """
     backend = of(rows)
-    if rows.flags.c_contiguous and rows.size:
+    if rows.size > LINE and rows.flags.c_contiguous:
         AddAndRectify(backend, rows.shape, rows.dtype, bias, relu)(rows)
         return
     if relu:
