@@ -1,9 +1,9 @@
 """Waiting for another thread without going to sleep: a word of memory that is read over and over.
 
-Python's locks put a thread that waits to sleep. On a virtual machine, which gives idle cores back to
-its host, waking it and hearing from it took fifty microseconds, and a layer of a small network takes
-no longer. The C library has a lock that is waited for awake, outside of the interpreter, which other
-threads may use meanwhile.
+Python's locks put a thread that waits to sleep. On a virtual machine, which gives idle cores back
+to its host, waking it and hearing from it took fifty microseconds, and a layer of a small network
+takes no longer. The C library has a lock that is waited for awake, outside of the interpreter,
+which other threads may use meanwhile.
 """
 
 from __future__ import annotations
