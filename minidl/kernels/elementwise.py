@@ -36,7 +36,7 @@ class AddAndRectify:
         bias: Array | None,
         relu: bool,
     ) -> None:
-        self._maximum, self._add = backend.xp.maximum, backend.xp.add
+        self._maximum = backend.xp.maximum
         self._line = self._least = None
         if bias is None and not relu:
             return
@@ -62,7 +62,7 @@ class AddAndRectify:
         if self._least is not None:
             self._maximum(lines, self._least, out=lines)
         if self._line is not None:
-            self._add(lines, self._line, out=lines)
+            lines += self._line
 
 
 def add_and_rectify(rows: Array, bias: Array | None, relu: bool) -> None:

@@ -157,7 +157,7 @@ def give_to_largest(rounds: list[Round], larger: Array) -> None:
     xp = array_module(larger)
     for first, second, pairs in reversed(rounds):
         xp.multiply(first, larger[pairs], out=second)
-        xp.subtract(first, second, out=first)
+        first -= second
 
 
 def _taps(padded: Array, window: Window, shape: tuple[int, ...]) -> Iterator[Array]:
