@@ -170,8 +170,7 @@ def _share_with(wanted: int, work: Callable[[Any], None], pieces: list[Any]) -> 
     try:
         _take_helpers(helpers, wanted)
         for helper in helpers:
-            # A copy of the context, so that numpy.errstate holds there as it does here.
-            helper.start(contextvars.copy_context().run, take_turns)
+            helper.start(take_turns)
         take_turns()
     finally:
         # Nobody may go on while a helper still writes, not even after Ctrl-C.
@@ -211,7 +210,7 @@ class Ahead(Generic[T]):
             if helpers:
                 self._done.acquire()
                 self.begun = True
-                helpers[0].start(contextvars.copy_context().run, self._compute, _helpers.append)
+                helpers[0].start(self._compute, _helpers.append)
         except BaseException:
             _helpers.extend([helper for helper in helpers if helper.finished])
             raise
@@ -258,16 +257,15 @@ class _Helper:
         self.finished = True  # the helper says so itself: a call that waits may be interrupted
         self.asked = 0
         self.awake = self._caller_awake = False
-        self._job: tuple[Callable[..., None], Callable[[], None], Then | None]
+        self._job: tuple[contextvars.Context, Callable[[], None], Then | None]
         threading.Thread(target=self._serve, name="minidl", daemon=True).start()
 
-    def start(
-        self, run: Callable[..., None], job: Callable[[], None], then: Then | None = None
-    ) -> None:
-        """Begin with `run(job)`, which must not raise; afterwards pass the helper to `then`."""
+    def start(self, job: Callable[[], None], then: Then | None = None) -> None:
+        """Begin with a job, which must not raise; afterwards pass the helper to `then`."""
         self._done.forget()
         self._caller_awake = _may_wait_awake()
-        self._job = run, job, then
+        # A copy of the context, so that numpy.errstate holds there as it does here.
+        self._job = contextvars.copy_context(), job, then
         self.asked += 1
         begin = self._call.let_in if self.awake else self._call.wake
         self._caller_core, self._called_at = current_core(), perf_counter()
@@ -299,9 +297,9 @@ class _Helper:
             if self.awake != awake:
                 self.awake = awake
                 _somebody_awake.set()
-            run, job, then = self._job
-            run(job)
-            del run, job, self._job  # arrays are not to be held until the next job
+            context, job, then = self._job
+            context.run(job)
+            del context, job, self._job  # arrays are not to be held until the next job
             caller_awake, self._own_core = self._caller_awake, current_core()
             self.finished = True
             self._done.give(caller_awake)
@@ -365,15 +363,11 @@ def _send_to_sleep() -> None:
                 with _making, contextlib.suppress(ValueError):
                     _helpers.remove(helper)
                     back.clear()
-                    helper.start(_call, helper.fall_asleep, put_back)
+                    helper.start(helper.fall_asleep, put_back)
                     back.wait()
             asked[helper] = helper.asked
         if any(helper.awake for helper in _made):
             _somebody_awake.set()
-
-
-def _call(job: Callable[[], None]) -> None:
-    job()
 
 
 class _Blas:
