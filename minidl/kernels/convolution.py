@@ -61,8 +61,8 @@ def conv2d(
         if not how.relu:
             passed[0] = True
     matrices = plan.to_matrices(weight)
-    rows_of_a_turn = plan.step * plan.places[0] * plan.places[1], plan.filters
-    finish = AddAndRectify(backend, rows_of_a_turn, x.dtype, bias, how.relu)
+    whole_turn = plan.rows_of_a_turn, plan.filters
+    finish = AddAndRectify(backend, whole_turn, x.dtype, bias, how.relu)
 
     def work(images: slice) -> None:
         with scratch.in_use() as may_keep:
@@ -77,7 +77,7 @@ def conv2d(
                     choose_largest(rounds, result, noted)
                 else:
                     xp.matmul(patches[0], matrices[0], out=result)
-                if result.shape == rows_of_a_turn:
+                if result.shape == whole_turn:
                     finish(result)
                 else:
                     add_and_rectify(result, bias, how.relu)

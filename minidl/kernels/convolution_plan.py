@@ -101,6 +101,7 @@ class Plan:
         # What is found is read again, by what follows, and should still be in the cache.
         turns = -(-longest * max(patches, 2 * found) * dtype.itemsize // most_bytes)
         self.step = max(1, -(-longest // max(turns, 1)))
+        self.rows_of_a_turn = self.step * rows
         product = math.prod(self.matrices)
         bytes_of_a_turn = (self.step * (patches + found) + product) * dtype.itemsize
         self._keeps_desks = backend is CPU and bytes_of_a_turn <= scratch.LARGEST_KEPT
@@ -115,10 +116,6 @@ class Plan:
         if may_keep and self._keeps_desks:
             return scratch.keep((self, kind), lambda: kind(self, scratch.shared))
         return kind(self, lambda _, shape, dtype: self.backend.xp.empty(shape, dtype=dtype))
-
-    def groups_of(self, samples: int, rows: int, columns: int) -> int:
-        """As `products.groups_of_samples`; one where that is not known of the device."""
-        return groups_of_samples(samples, rows, columns) if self.backend is CPU else 1
 
     def to_matrices(self, weight: Array) -> Array:
         """The filters as what patches are multiplied with."""
@@ -176,8 +173,7 @@ class Desk:
 
     def __init__(self, plan: Plan, memory: Memory) -> None:
         self.plan = plan
-        rows = plan.step * plan.places[0] * plan.places[1]
-        self.found = memory(1, (plan.taps, rows, plan.filters), plan.dtype)
+        self.found = memory(1, (plan.taps, plan.rows_of_a_turn, plan.filters), plan.dtype)
         self._rounds = tournament(self.found)
 
     def room_for(self, rows: int) -> tuple[Array, list[Round]]:
@@ -213,6 +209,34 @@ class Desk:
         return count
 
 
+class Weights:
+    """Adds up the gradient of filters: products of transposed patches with what goes with them.
+
+    Args:
+        plan: what is to be done.
+        memory: where to get uninitialised memory.
+        samples: rows of patches in a whole turn.
+        shape: (T, M, N) of the gradient, M being the length of a patch.
+    """
+
+    def __init__(
+        self, plan: Plan, memory: Memory, samples: int, shape: tuple[int, int, int]
+    ) -> None:
+        matrices, *matrix = shape
+        self._matmul = plan.backend.xp.matmul
+        self._samples = samples
+        self._groups = groups_of_samples(samples, *matrix) if plan.backend is CPU else 1
+        self._products = memory(2, (matrices, self._groups, *matrix), plan.dtype)
+
+    def add(self, patches: Array, slopes: Array, to: Array) -> None:
+        """Add to the gradient (T, M, N) what follows from patches (S, M) and slopes (T, S, N)."""
+        count = self._groups if len(patches) == self._samples else 1
+        groups = patches.reshape(count, -1, patches.shape[1]).swapaxes(1, 2)
+        products = self._products[:, :count]
+        self._matmul(groups, slopes.reshape(len(to), count, -1, to.shape[2]), out=products)
+        to += products.sum(axis=1) if count > 1 else products[:, 0]
+
+
 class Forward(Desk):
     """For the output, from patches of the images."""
 
@@ -238,9 +262,8 @@ class Collect(Desk):
         self._columns = self.patches_of(grid, plan.mirrored, (1, 1), memory)
         self.nbytes = self._columns.nbytes
         self._places = self.in_order(self._columns.room)
-        self._samples = plan.step * plan.image[0] * plan.image[1]
-        self._groups = plan.groups_of(self._samples, plan.seen, plan.channels)
-        self._product = memory(2, (self._groups, plan.seen, plan.channels), plan.dtype)
+        pixels = plan.step * plan.image[0] * plan.image[1]
+        self._weights = Weights(plan, memory, pixels, (1, plan.seen, plan.channels))
 
     def pass_on(
         self,
@@ -262,11 +285,7 @@ class Collect(Desk):
         matmul, channels = self.plan.backend.xp.matmul, self.plan.channels
         patches = self._columns.of_room(self.put(found, self._places))[0]
         if of_weight is not None:
-            count = self._groups if len(patches) == self._samples else 1
-            groups = patches.reshape(count, -1, self.plan.seen).swapaxes(1, 2)
-            product = self._product[:count]
-            matmul(groups, images.reshape(count, -1, channels), out=product)
-            of_weight += product.sum(axis=0) if count > 1 else product[0]
+            self._weights.add(patches, images, of_weight[None])
         if of_images is not None:
             matmul(patches, back, out=of_images.reshape(-1, channels))
 
@@ -279,10 +298,8 @@ class Scatter(Desk):
         backend, dtype, image = plan.backend, plan.dtype, (*plan.image, plan.channels)
         self._columns = self.patches_of(image, plan.window, plan.pool, memory)
         self.nbytes = self._columns.nbytes
-        count, patch, filters = plan.matrices
-        self._samples = len(self.found[0]) * plan.taps // count
-        self._groups = plan.groups_of(self._samples, patch, filters)
-        self._product = memory(2, (count, self._groups, patch, filters), dtype)
+        samples = plan.rows_of_a_turn * plan.taps // plan.matrices[0]
+        self._weights = Weights(plan, memory, samples, plan.matrices)
         if plan.input_gradient:
             self._grid = backend.xp.zeros((plan.step, *plan.grid, plan.filters), dtype=dtype)
             self._places = self.in_order(self._grid)
@@ -304,11 +321,7 @@ class Scatter(Desk):
         plan, matmul = self.plan, self.plan.backend.xp.matmul
         if of_weight is not None:
             patches = self._columns.of(images).reshape(-1, plan.patch)
-            count = self._groups if len(patches) == self._samples else 1
-            groups = patches.reshape(count, -1, plan.patch).swapaxes(1, 2)
-            product = self._product[:, :count]
-            matmul(groups, found.reshape(len(product), count, -1, plan.filters), out=product)
-            of_weight += product.sum(axis=1) if count > 1 else product[:, 0]
+            self._weights.add(patches, found, of_weight)
         if of_images is not None:
             count = self.put(found, self._places)
             rows = self._grid[:count].reshape(-1, plan.filters)
