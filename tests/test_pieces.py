@@ -101,15 +101,18 @@ def test_where_passes_over_memory_are_cut(monkeypatch, kernel, sizes):
         assert parts_of(size) == parts
 
 
-def test_into_how_many_groups_the_samples_of_a_product_are_cut(monkeypatch):
-    def groups(architecture, *shape):
-        monkeypatch.setattr(products, "blas_architecture", lambda: architecture)
-        products.groups_of_samples.cache_clear()
-        try:
-            return products.groups_of_samples(*shape)
-        finally:
-            products.groups_of_samples.cache_clear()
+def decided_on(monkeypatch, decide, architecture, *shape):
+    """What a function of a product's shape decides where OpenBLAS has kernels for a processor."""
+    monkeypatch.setattr(products, "blas_architecture", lambda: architecture)
+    decide.cache_clear()
+    try:
+        return decide(*shape)
+    finally:
+        decide.cache_clear()
 
+
+def test_into_how_many_groups_the_samples_of_a_product_are_cut(monkeypatch):
+    groups = partial(decided_on, monkeypatch, products.groups_of_samples)
     assert groups("SkylakeX", 2048, 48, 16) == 2
     assert groups("SkylakeX", 896, 128, 64) == 8
     assert groups("SkylakeX", 4096, 128, 128) == 1  # groups would be too small
@@ -117,14 +120,7 @@ def test_into_how_many_groups_the_samples_of_a_product_are_cut(monkeypatch):
 
 
 def test_into_how_many_slabs_a_product_over_samples_is_cut(monkeypatch):
-    def slabs(architecture, *shape):
-        monkeypatch.setattr(products, "blas_architecture", lambda: architecture)
-        products._slabs.cache_clear()
-        try:
-            return products._slabs(*shape)
-        finally:
-            products._slabs.cache_clear()
-
+    slabs = partial(decided_on, monkeypatch, products._slabs)
     for architecture in ("SkylakeX", "Cooperlake", "SapphireRapids"):
         assert slabs(architecture, 784, 32, 128) == 4
     for other in ("Haswell", "Zen", "neoversev1", ""):

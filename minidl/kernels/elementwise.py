@@ -78,7 +78,8 @@ def add_and_rectify(rows: Array, bias: Array | None, relu: bool) -> None:
         AddAndRectify(backend, rows.shape, rows.dtype, bias, relu)(rows)
         return
     if relu:
-        backend.xp.maximum(rows, 0 if bias is None else -bias, out=rows)
+        least = backend.xp.zeros(rows.shape[1], dtype=rows.dtype) if bias is None else -bias
+        backend.xp.maximum(rows, least, out=rows)
     if bias is not None:
         rows += bias
 

@@ -136,14 +136,12 @@ def choose_largest(rounds: list[Round], out: Array, larger: Array | None) -> Non
             later array was larger; None if nobody asks.
     """
     xp = array_module(out)
-    for first, second, pairs in rounds[:-1]:
+    last = rounds[-1]
+    for each in rounds:
+        first, second, pairs = each
         if larger is not None:
             xp.greater(second, first, out=larger[pairs])
-        xp.maximum(first, second, out=first)
-    first, second, pairs = rounds[-1]
-    if larger is not None:
-        xp.greater(second, first, out=larger[pairs])
-    xp.maximum(first, second, out=out[None])
+        xp.maximum(first, second, out=out[None] if each is last else first)
 
 
 def give_to_largest(rounds: list[Round], larger: Array) -> None:
