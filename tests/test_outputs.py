@@ -212,7 +212,7 @@ def test_so_many_threads_have_a_batch_each(monkeypatch, what, count):
     assert threading.get_ident() in threads
 
 
-def elsewhere(work, pieces):
+def elsewhere(work, pieces, **_):
     """As `share`, but the caller itself takes no piece."""
     with ThreadPoolExecutor(2) as pool:
         list(pool.map(work, pieces))

@@ -152,9 +152,9 @@ class Cores:
             lost: for how many seconds longer than it would have with a core to itself.
             core: the core that the other was on.
         """
-        leave_core(core)
         if lost <= LATE:
             return
+        leave_core(core)
         now = perf_counter()
         self._lost = max(0.0, self._lost - BEARABLE * (now - self._noted)) + lost
         self._noted = now

@@ -20,6 +20,7 @@ from time import perf_counter, sleep
 from typing import Any, Generic, TypeAlias, TypeVar
 
 from minidl.backend import CPU, Array, of
+from minidl.kernels.pace import Pace
 from minidl.kernels.spinning import Cores, Signal, current_core, leave_core
 
 SetThreads: TypeAlias = Callable[[int], Any]
@@ -59,6 +60,7 @@ def set_num_threads(count: int) -> None:
     if number < 1:
         raise ValueError(f"set_num_threads expects an integer of at least 1, got {count!r}")
     _count = number
+    _inside.pace = Pace()
     _enough_cores = _count <= _number_of_cores()
 
 
@@ -135,18 +137,29 @@ def parts_of(x: Array, passes: int) -> list[slice]:
     return cut(len(x), pieces_of(passes * x.nbytes, PIECE_BYTES) if of(x) is CPU else 1)
 
 
-def share(work: Callable[[Any], None], pieces: list[Any]) -> None:
+def share(work: Callable[[Any], None], pieces: list[Any], long: bool = False) -> None:
     """Call `work` with every piece, on several threads if that is allowed and worth it.
 
     The pieces must not depend on each other. The first error ends the rest and is raised here.
+
+    Args:
+        work: what to call.
+        pieces: what to call it with.
+        long: whether each takes so long that sharing is worth it at any pace.
     """
     wanted = min(len(pieces), _count) - 1
     with one_blas_thread():
-        if wanted > 0 and not _inside.alone:
+        if wanted > 0 and not _inside.alone and (long or _inside.pace.shares):
             _share_with(wanted, work, pieces)
         else:
             for piece in pieces:
                 work(piece)
+
+
+def training_step_done() -> None:
+    """Let this thread find out whether sharing makes its training steps quicker."""
+    if _count > 1:
+        _inside.pace.step_done(perf_counter())
 
 
 def _share_with(wanted: int, work: Callable[[Any], None], pieces: list[Any]) -> None:
@@ -289,18 +302,19 @@ class _Helper:
             self._call.wait(self.awake)
             if self.finished:
                 continue
-            awake = _may_wait_awake()
-            if self.awake:
-                _cores.take_note(perf_counter() - self._called_at, self._caller_core)
-            elif awake:
+            heard_at = perf_counter()
+            was_awake, self.awake = self.awake, _may_wait_awake()
+            if self.awake and not was_awake:
                 leave_core(self._caller_core)
-            if self.awake != awake:
-                self.awake = awake
                 _somebody_awake.set()
+            # To the first long call, which lets others into the interpreter, the way is short.
             context, job, then = self._job
             context.run(job)
             del context, job, self._job  # arrays are not to be held until the next job
-            caller_awake, self._own_core = self._caller_awake, current_core()
+            if was_awake:
+                _cores.take_note(heard_at - self._called_at, self._caller_core)
+            caller_awake = self._caller_awake
+            self._own_core = current_core()
             self.finished = True
             self._done.give(caller_awake)
             if then:
@@ -313,10 +327,14 @@ class _Inside(threading.local):
     Attributes:
         alone: whether it computes a piece that is shared out already, whose own work is not.
         holds: whether it, or the thread that it computes a piece for, keeps BLAS to one thread.
+        pace: whether it shares its work, if it trains.
     """
 
     alone = False
     holds = False
+
+    def __init__(self) -> None:
+        self.pace = Pace()
 
 
 _inside = _Inside()

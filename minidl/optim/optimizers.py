@@ -18,6 +18,7 @@ import numpy as np
 from minidl import backend
 from minidl.backend import Array
 from minidl.kernels import optimizer as kernels
+from minidl.kernels.threads import training_step_done
 from minidl.optim.schedules import Schedule, learning_rate
 from minidl.tensor import Tensor
 
@@ -87,6 +88,7 @@ class Optimizer(ABC):
             gradients = [param.grad for param in self.params[run] if param.grad is not None]
             self._update(layout, gradients, lr, self._taken[run.start])
         self._layouts = used
+        training_step_done()
 
     def _runs(self) -> Iterator[slice]:
         """Neighbours with a gradient, of one dtype, that have taken as many steps."""

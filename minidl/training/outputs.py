@@ -73,7 +73,7 @@ def _compute(
         for number in numbers:
             compute(number)
     else:
-        share(compute, numbers)
+        share(compute, numbers, long=True)
     return [found[number] for number in numbers]
 
 
