@@ -7,6 +7,7 @@ unit in the last place, 6e-8 in float32 and 1.1e-16 in float64, relative to valu
 
 import math
 from contextlib import contextmanager
+from functools import partial
 from itertools import accumulate
 
 import numpy as np
@@ -32,7 +33,7 @@ from minidl.kernels import (
     softmax,
 )
 from minidl.kernels.convolution_plan import Convolution
-from minidl.kernels.optimizer import Layout
+from minidl.kernels.optimizer import FADED, FORGET_EVERY, Layout
 from minidl.kernels.window import Window, place_window, same_padding
 
 TOLERANCE = {np.float32: 2e-6, np.float64: 1e-14}
@@ -757,6 +758,41 @@ def step_by_step(parameters, gradients, rule, **settings):
     return results
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("number", [63, 64, 65, 128])
+def test_numbers_close_to_the_smallest_normal_one_are_forgotten(dtype, number):
+    least = FADED * float(np.finfo(dtype).smallest_normal)
+    below = np.nextafter(dtype(least), dtype(0))
+    sums = np.array([1, least, -least, below, -below, 0, np.inf, np.nan], dtype)
+    forgets = number % FORGET_EVERY == 0
+    left = [1, least, -least, 0, 0, 0, np.inf, np.nan] if forgets else sums
+    parameter, gradient = np.zeros(8, dtype), np.zeros(8, dtype)
+    velocity, mean, square = sums.copy(), sums.copy(), abs(sums)
+    plain = {"lr": 0.0, "weight_decay": 0.0, "step_number": number}
+    keep_all = {"momentum": 1.0, "nesterov": False, **plain}
+    halve = {"betas": (0.5, 0.5), "eps": 1.0, **plain}
+    with np.errstate(invalid="ignore"):
+        optimizer.momentum_sgd(Layout([parameter], velocity), [gradient], **keep_all)
+        optimizer.adam(Layout([parameter], mean, square), [gradient], **halve)
+    assert_array_equal(velocity, left)
+    # Halves, of which only that of 1 is not forgotten.
+    assert_array_equal(mean, [0.5, 0, 0, 0, 0, 0, np.inf, np.nan] if forgets else sums / 2)
+    smallest = least if forgets else 0
+    assert_array_equal(square, np.maximum(abs(sums) / 2, smallest))
+
+
+@pytest.mark.parametrize("make", [minidl.Adam, partial(minidl.SGD, momentum=0.9)])
+def test_sums_of_a_parameter_without_a_slope_do_not_stay_subnormal(make):
+    # Nine tenths of the smallest numbers are rounded to the numbers themselves.
+    parameter = minidl.Tensor(np.ones(3, np.float32), requires_grad=True)
+    trained = make([parameter])
+    for slopes in ([1, -1e-3, 0], *[[0, 0, 0]] * 1100):
+        parameter.grad = np.array(slopes, np.float32)
+        trained.step()
+    name = "mean" if isinstance(trained, minidl.Adam) else "velocity"
+    assert_array_equal(trained.state_dict()["memory"][name], 0)
+
+
 def end_to_end(parameters):
     """Memory for what is remembered of all parameters."""
     return np.zeros(sum(array.size for array in parameters), parameters[0].dtype)
@@ -771,7 +807,7 @@ def test_sgd_is_the_formula_element_by_element(case, momentum, nesterov, weight_
     shared = {"lr": 0.1, "weight_decay": weight_decay}
     for together in gradients:
         if momentum:
-            more = {"momentum": momentum, "nesterov": nesterov}
+            more = {"momentum": momentum, "nesterov": nesterov, "step_number": 1}
             optimizer.momentum_sgd(Layout(parameters, velocity), together, **shared, **more)
         else:
             optimizer.sgd(Layout(parameters), together, **shared)
@@ -823,10 +859,11 @@ def test_a_step_of_all_parameters_is_the_step_of_each(sizes, weight_decay):
     def step(parameters, gradients, velocity, mean, square):
         optimizer.sgd(Layout(parameters), gradients, **more)
         moving = Layout(parameters, velocity)
-        optimizer.momentum_sgd(moving, gradients, momentum=0.9, nesterov=True, **more)
-        optimizer.momentum_sgd(moving, gradients, momentum=0.9, nesterov=False, **more)
+        last = {"step_number": FORGET_EVERY, **more}
+        optimizer.momentum_sgd(moving, gradients, momentum=0.9, nesterov=True, **last)
+        optimizer.momentum_sgd(moving, gradients, momentum=0.9, nesterov=False, **last)
         scaled, betas = Layout(parameters, mean, square), (0.9, 0.99)
-        optimizer.adam(scaled, gradients, betas=betas, eps=1e-8, step_number=3, **more)
+        optimizer.adam(scaled, gradients, betas=betas, eps=1e-8, **last)
 
     together, remembered = [a.copy() for a in starts], [a.copy() for a in memory]
     step(together, gradients, *remembered)
@@ -851,11 +888,11 @@ def test_a_step_leaves_gradients_as_they_were():
             parameters = [np.ones(n) for n in sizes]
             mean, square = end_to_end(parameters), end_to_end(parameters)
             optimizer.sgd(Layout(parameters), gradients, lr=0.1, weight_decay=weight_decay)
-            more = {"momentum": 0.9, "nesterov": True, "weight_decay": weight_decay}
-            optimizer.momentum_sgd(Layout(parameters, mean), gradients, lr=0.1, **more)
-            more = {"betas": (0.9, 0.9), "eps": 1e-8, "weight_decay": weight_decay}
+            more = {"lr": 0.1, "weight_decay": weight_decay, "step_number": 1}
+            moving = Layout(parameters, mean)
+            optimizer.momentum_sgd(moving, gradients, momentum=0.9, nesterov=True, **more)
             layout = Layout(parameters, mean, square)
-            optimizer.adam(layout, gradients, lr=0.1, step_number=1, **more)
+            optimizer.adam(layout, gradients, betas=(0.9, 0.9), eps=1e-8, **more)
             for gradient, n in zip(gradients, sizes, strict=True):
                 assert_array_equal(gradient, numbers((n,), n))
 

@@ -29,6 +29,15 @@ LARGE = 1 << 16
 # Elements times passes that are just worth a second thread.
 WORTH_SHARING = 1 << 22
 
+# What is remembered of a parameter fades when its gradient stays zero, as that of a unit does which
+# relu has shut. Below the smallest normal number of its dtype it would stay for ever, since there
+# nine tenths of a number are rounded to the number itself, and many processors take a hundred times
+# as long for it. So every so many steps, numbers are looked for that would be there by the next
+# time, at nine tenths a step, those below FADED times the smallest normal one. That is far less
+# than any step of a parameter could show.
+FORGET_EVERY = 64
+FADED = 2.0**10
+
 
 class Segment(NamedTuple):
     """The part of a parameter that lies in a block."""
@@ -120,19 +129,23 @@ def momentum_sgd(
     weight_decay: float,
     momentum: float,
     nesterov: bool,
+    step_number: int,
 ) -> None:
     """Gradient descent with momentum.
 
     With g = gradient + weight_decay * parameter: velocity = momentum * velocity + g, then
     parameter -= lr * velocity, or lr * (g + momentum * velocity) for Nesterov. `layout` remembers
-    the velocity, zeros before the first step.
+    the velocity, zeros before the first step, which has the number 1.
     """
     multiply = layout.backend.xp.multiply
     kept, rate = _numbers(layout, momentum, lr)
+    faded = _faded(layout, step_number)
 
     def rule(g: Array, step: Array, v: Array) -> None:
         v *= kept
         v += g
+        if faded:
+            v *= abs(v) >= faded
         if nesterov:
             multiply(v, kept, out=step)
             step += g
@@ -177,6 +190,7 @@ def adam(
     root = math.sqrt((1 - b2) / (1 - b2**step_number))
     size = lr * (1 - b1) / (1 - b1**step_number) / root
     beta1, beta2, least, scale = _numbers(layout, b1, b2, eps / root, size)
+    faded = _faded(layout, step_number)
 
     def rule(g: Array, step: Array, m: Array, s: Array) -> None:
         m *= beta1
@@ -184,12 +198,22 @@ def adam(
         xp.multiply(g, g, out=step)
         s *= beta2
         s += step
+        if faded:
+            m *= abs(m) >= faded
+            xp.maximum(s, faded, out=s)  # not zero, for what is divided by its root if eps is 0
         xp.sqrt(s, out=step)
         step += least
         xp.divide(m, step, out=step)
         step *= scale
 
     _descend(layout, gradients, rule, passes=10, shrink=lr * weight_decay)
+
+
+def _faded(layout: Layout, step_number: int) -> float:
+    """Below what a number that is remembered has faded; 0 in a step that does not look."""
+    if layout.backend is not CPU or step_number % FORGET_EVERY:
+        return 0.0
+    return FADED * float(np.finfo(layout.dtype).smallest_normal)
 
 
 def _numbers(layout: Layout, *numbers: float) -> list[Any]:

@@ -238,7 +238,7 @@ class SGD(Optimizer):
         layout: kernels.Layout,
         gradients: list[Array],
         lr: float,
-        step_number: int,  # noqa: ARG002  every step is alike
+        step_number: int,
     ) -> None:
         if not self.momentum:
             kernels.sgd(layout, gradients, lr=lr, weight_decay=self.weight_decay)
@@ -250,6 +250,7 @@ class SGD(Optimizer):
             weight_decay=self.weight_decay,
             momentum=self.momentum,
             nesterov=self.nesterov,
+            step_number=step_number,
         )
 
 
