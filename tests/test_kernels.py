@@ -23,6 +23,7 @@ import minidl
 from minidl import Generator
 from minidl.backend import CPU
 from minidl.kernels import (
+    blas,
     convolution,
     dropout,
     elementwise,
@@ -456,9 +457,9 @@ def read_in_place(most, fewest_samples):
     Samples are cut into groups of no fewer than so many.
     """
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(products, "MOST_IN_PLACE", most)
-        patch.setattr(products, "FEWEST_SAMPLES", fewest_samples)
-        patch.setattr(products, "blas_architecture", lambda: "SkylakeX")
+        patch.setattr(blas, "MOST_IN_PLACE", most)
+        patch.setattr(blas, "FEWEST_SAMPLES", fewest_samples)
+        patch.setattr(blas, "blas_architecture", lambda: "SkylakeX")
         forget_plans()
         try:
             yield
@@ -468,19 +469,31 @@ def read_in_place(most, fewest_samples):
 
 def forget_plans():
     """Decide anew how to go about products and convolutions."""
-    for plan in (products._slabs, products.groups_of_samples, convolution._remembered_plan):
+    for plan in (blas.slabs, blas.groups, products._way, convolution._remembered_plan):
         plan.cache_clear()
 
 
 @pytest.mark.parametrize(
-    ("most", "count"), [(64 * 6 * 5, 1), (64 * 6 * 5 - 1, 2), (100, 32), (59, 64), (29, 1)]
+    ("most", "count", "of_61"),
+    [(64 * 6 * 5, 1, 1), (64 * 6 * 5 - 1, 2, 1), (100, 32, 61), (59, 64, 61), (29, 1, 1)],
 )
-def test_samples_are_cut_into_groups_as_large_as_can_be(most, count):
+def test_samples_are_cut_into_groups_as_large_as_can_be(most, count, of_61):
     with read_in_place(most, 1):
-        assert products.groups_of_samples(64, 6, 5) == count
-        assert products.groups_of_samples(63, 6, 5) == 1
+        assert blas.groups(64, 6, 5) == count
+        assert blas.groups(61, 6, 5) == of_61
     with read_in_place(most, 64 // count + 1):
-        assert products.groups_of_samples(64, 6, 5) == 1
+        assert blas.groups(64, 6, 5) == 1
+
+
+def test_samples_are_cut_into_groups_that_stay_at_hand_if_their_results_are_few(monkeypatch):
+    monkeypatch.setattr(blas, "MOST_AT_HAND", 8 * (6 + 5))
+    with read_in_place(64 * 6 * 5 - 1, 8):
+        assert blas.groups(64, 6, 5) == 8
+        monkeypatch.setattr(blas, "FEW_RESULTS", 8 * 6 * 5 - 1)
+        forget_plans()
+        assert blas.groups(64, 6, 5) == 2
+    with read_in_place(64 * 6 * 5 - 1, 9):
+        assert blas.groups(64, 6, 5) == 2
 
 
 @settings(generated, max_examples=60)
@@ -513,17 +526,56 @@ def samples_and_gradients(draw):
 def test_a_product_that_sums_over_samples_is_that_of_numpy(case):
     a, b, most = case
     expected = a.astype(float).T @ b.astype(float)
-    whole = products.multiply_transposed(a, b)
+    whole = products.multiply(a.T, b)
     with read_in_place(most, 1000):
-        in_slabs = products.multiply_transposed(a, b)
+        in_slabs = products.multiply(a.T, b)
     with read_in_place(most, 1), pytest.MonkeyPatch.context() as patch:
-        patch.setattr(products, "LONGEST_SUMS", 0)
-        in_groups = products.multiply_transposed(a, b)
+        patch.setattr(blas, "MOST_AT_HAND", 1)
+        patch.setattr(blas, "FEW_RESULTS", -1)
+        in_groups = products.multiply(a.T, b)
     for out in (whole, in_slabs, in_groups):
         assert out.dtype == np.result_type(a, b)
         assert_array_equal(out, expected)
         assert not np.shares_memory(out, a)
         assert not np.shares_memory(out, b)
+
+
+@st.composite
+def stacks_of_matrices(draw):
+    """Operands of `blas.multiply`, the first ones in any memory order, and how many at once."""
+    m, k, n, stacks = (draw(st.integers(1, 12)) for _ in range(4))
+    seed, one_left, one_right = draw(SEEDS), draw(st.booleans()), draw(st.booleans())
+    first = laid_out(eighths((1 if one_left else stacks, m, k), seed), draw(LAYOUTS))
+    second = laid_out(eighths((1 if one_right else stacks, k, n), seed + 1), draw(LAYOUTS))
+    if draw(st.booleans()):
+        first, second = first[0], second[0]
+    return first, second, draw(st.integers(1, 400))
+
+
+@generated
+@given(stacks_of_matrices(), st.booleans())
+def test_a_product_in_slabs_is_that_of_numpy(case, transposed):
+    a, b, most = case
+    if transposed:
+        a = a.swapaxes(-2, -1).copy().swapaxes(-2, -1)
+        b = b.swapaxes(-2, -1).copy().swapaxes(-2, -1)
+    expected = a @ b
+    out = np.full_like(expected, np.nan)
+    with read_in_place(most, 1):
+        blas.multiply(a, b, out=out)
+        if b.ndim == 2:
+            assert_array_equal(blas.laid_out(b, len(a)), b)
+    assert_array_equal(out, expected)
+
+
+def test_a_transposed_matrix_is_laid_out_for_slabs_alone():
+    b = eighths((5, 6), 0).T
+    with read_in_place(8 * 6 * 5 - 1, 1):
+        assert blas.slabs(8, 6, 5) == 2
+        assert blas.laid_out(b, 8).flags.c_contiguous
+        assert blas.laid_out(b, 7) is b  # one product is small enough
+        rows = b.copy()
+        assert blas.laid_out(rows, 8) is rows
 
 
 @contextmanager
@@ -532,11 +584,11 @@ def cut_early(**limits):
     with pytest.MonkeyPatch.context() as patch:
         for name, value in {"PIECE_WORK": 0, **limits}.items():
             patch.setattr(products, name, value)
-        products._plan.cache_clear()  # it remembers what the numbers were
+        products._way.cache_clear()  # it remembers what the numbers were
         try:
             yield
         finally:
-            products._plan.cache_clear()
+            products._way.cache_clear()
 
 
 @st.composite
@@ -544,10 +596,11 @@ def products_cut_along(draw, axis):
     """As `products_of_matrices`, each of its own precision, just long enough for some parts."""
     length = draw(st.integers(4, 24))
     if axis == products.INNER:
-        side = st.integers(0, length // 2)
+        length += 4  # for eight parts
+        side = st.integers(0, length // products.DEEP)
         m, k, n = draw(side), length, draw(side)
     else:
-        k = draw(st.integers(0, 2 * length - 1))
+        k = draw(st.integers(0, products.DEEP * length - 1))
         # rows are cut if there are more of them than columns
         rows_or_columns = length, draw(st.integers(0, length - (axis == products.ROWS)))
         m, n = rows_or_columns if axis == products.ROWS else reversed(rows_or_columns)
@@ -570,9 +623,9 @@ def test_a_product_in_parts_is_that_of_numpy(axis, long_pass, data, with_bias, r
     a, b, bias = data.draw(products_cut_along(axis))
     minidl.set_num_threads(count)
     with cut_early(LONG_PASS=long_pass):
-        found, parts = products._plan(*a.shape, b.shape[1])
-        assert found == axis
-        assert len(parts) > 1
+        way = products._way(*a.shape, b.shape[1])
+        assert way.axis == axis
+        assert len(way.parts) > 1
         out = products.multiply(a, b, bias if with_bias else None, relu)
     expected = a @ b
     if with_bias:
@@ -641,7 +694,7 @@ def test_operands_are_left_as_they_were_and_no_result_lies_in_them():
 def test_a_product_of_many_elements_is_no_sum_of_several(most, axis):
     a, b = eighths((4, 24), 0), eighths((24, 6), 1)
     with cut_early(MOST_SUMS=most):
-        assert products._plan(4, 24, 6)[0] == axis
+        assert products._way(4, 24, 6).axis == axis
         assert_array_equal(products.multiply(a, b), a @ b)
 
 

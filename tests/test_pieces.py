@@ -12,7 +12,16 @@ import pytest
 import minidl
 from minidl import backend
 from minidl.backend import CPU
-from minidl.kernels import convolution, elementwise, memory, optimizer, pooling, products, threads
+from minidl.kernels import (
+    blas,
+    convolution,
+    elementwise,
+    memory,
+    optimizer,
+    pooling,
+    products,
+    threads,
+)
 from minidl.kernels.convolution_plan import Convolution, Plan
 from minidl.kernels.products import COLUMNS, INNER, ROWS
 from minidl.kernels.window import Window, place_window
@@ -36,6 +45,12 @@ def where_cut(parts_of):
     return [smallest(lambda size, least=least: parts_of(size) >= least) for least in (2, 4, 8)]
 
 
+def parts(*shape):
+    """Into how many parts a product is cut for threads."""
+    way = products._way(*shape)
+    return len(way.parts) if way else 1
+
+
 @pytest.mark.parametrize(
     ("inner", "columns", "rows"),
     [
@@ -46,26 +61,27 @@ def where_cut(parts_of):
     ],
 )
 def test_where_products_are_cut(inner, columns, rows):
-    assert where_cut(lambda count: len(products._plan(count, inner, columns)[1])) == rows
+    assert where_cut(lambda count: parts(count, inner, columns)) == rows
 
 
 def test_where_wide_and_deep_products_are_cut():
-    assert where_cut(lambda count: len(products._plan(64, 784, count)[1])) == [101, 895, 7241]
-    assert where_cut(lambda count: len(products._plan(64, count, 64)[1])) == [1174, 9536, 76_438]
+    assert where_cut(lambda count: parts(64, 784, count)) == [101, 895, 7241]
+    assert where_cut(lambda count: parts(64, count, 64)) == [1174, 9536, 76_438]
 
 
 @pytest.mark.parametrize(
     ("shape", "axis"),
     [
-        ((100, 199, 100), COLUMNS),
-        ((101, 199, 100), ROWS),
-        ((100, 200, 100), INNER),
+        ((200, 798, 200), COLUMNS),
+        ((201, 798, 200), ROWS),
+        ((200, 800, 200), INNER),
+        ((200, 803, 200), COLUMNS),  # 803 cannot be cut into so few equal parts
         ((512, 1 << 20, 512), INNER),
         ((513, 1 << 20, 512), ROWS),
     ],
 )
 def test_along_which_axis_products_are_cut(shape, axis):
-    assert products._plan(*shape)[0] == axis
+    assert products._way(*shape).axis == axis
 
 
 def test_which_gradients_of_a_product_are_worth_a_thread_each():
@@ -103,7 +119,7 @@ def test_where_passes_over_memory_are_cut(monkeypatch, kernel, sizes):
 
 def decided_on(monkeypatch, decide, architecture, *shape):
     """What a function of a product's shape decides where OpenBLAS has kernels for a processor."""
-    monkeypatch.setattr(products, "blas_architecture", lambda: architecture)
+    monkeypatch.setattr(blas, "blas_architecture", lambda: architecture)
     decide.cache_clear()
     try:
         return decide(*shape)
@@ -112,25 +128,23 @@ def decided_on(monkeypatch, decide, architecture, *shape):
 
 
 def test_into_how_many_groups_the_samples_of_a_product_are_cut(monkeypatch):
-    groups = partial(decided_on, monkeypatch, products.groups_of_samples)
-    assert groups("SkylakeX", 2048, 48, 16) == 2
+    groups = partial(decided_on, monkeypatch, blas.groups)
+    assert groups("SkylakeX", 2048, 48, 16) == 16
     assert groups("SkylakeX", 896, 128, 64) == 8
     assert groups("SkylakeX", 4096, 128, 128) == 1  # groups would be too small
     assert groups("Haswell", 2048, 48, 16) == 1
 
 
-def test_into_how_many_slabs_a_product_over_samples_is_cut(monkeypatch):
-    slabs = partial(decided_on, monkeypatch, products._slabs)
+def test_into_how_many_slabs_the_rows_of_a_product_are_cut(monkeypatch):
+    slabs = partial(decided_on, monkeypatch, blas.slabs)
     for architecture in ("SkylakeX", "Cooperlake", "SapphireRapids"):
         assert slabs(architecture, 784, 32, 128) == 4
     for other in ("Haswell", "Zen", "neoversev1", ""):
         assert slabs(other, 784, 32, 128) == 1
     assert [slabs("SkylakeX", *shape) for shape in [(500, 20, 100), (502, 20, 100)]] == [1, 2]
-    assert [slabs("SkylakeX", 1000, 64, n) for n in (31, 32, 62, 63)] == [2, 4, 4, 8]
-    assert [slabs("SkylakeX", 1000, n, 32) for n in (64, 65)] == [4, 1]
-    assert [slabs("SkylakeX", 400, 16, n) for n in (256, 257)] == [2, 1]
-    assert [slabs("SkylakeX", rows, 32, 128) for rows in (786, 788, 792)] == [1, 4, 4]
-    assert slabs("SkylakeX", 1000, 64, 100) == 1  # in parts, for several threads
+    assert [slabs("SkylakeX", 1000, 64, n) for n in (31, 32, 62, 63)] == [2, 4, 4, 5]
+    assert [slabs("SkylakeX", 1000, 256, n) for n in (32, 33)] == [10, 1]
+    assert [slabs("SkylakeX", rows, 32, 128) for rows in (786, 787)] == [6, 1]
 
 
 def test_where_the_parameters_of_an_optimizer_are_cut():

@@ -73,10 +73,10 @@ def conv2d(
                 patches = desk.columns.of(x[part])
                 if plan.pooled:
                     found, rounds = desk.room_for(len(result))
-                    xp.matmul(patches, matrices, out=found)
+                    plan.multiply(patches, matrices, out=found)
                     choose_largest(rounds, result, noted)
                 else:
-                    xp.matmul(patches[0], matrices[0], out=result)
+                    plan.multiply(patches[0], matrices[0], out=result)
                 if result.shape == whole_turn:
                     finish(result)
                 else:
@@ -114,7 +114,7 @@ def conv2d_gradients(
     backend, xp = plan.backend, plan.backend.xp
     collects = wanted[0] and plan.mirrored is not None
     matrices = (plan.seen, plan.channels) if collects else plan.matrices
-    back = plan.to_turned_matrix(weight) if collects else weight.reshape(-1, plan.filters).T
+    back = plan.to_turned_matrix(weight) if collects else plan.to_transposed_matrix(weight)
     d = xp.ascontiguousarray(d, dtype=x.dtype)
     of_x = memory.empty(backend, x.shape, x.dtype) if wanted[0] else None
     of_weight = xp.zeros((len(plan.pieces), *matrices), dtype=x.dtype) if wanted[1] else None

@@ -13,10 +13,9 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 
 from minidl.backend import CPU, Array, Backend
-from minidl.kernels import scratch
+from minidl.kernels import blas, scratch
 from minidl.kernels.im2col import Memory, as_runs, col2im, im2col
 from minidl.kernels.pooling import Round, tournament
-from minidl.kernels.products import groups_of_samples
 from minidl.kernels.threads import PIECE_BYTES, cut, pieces_of
 from minidl.kernels.window import Pair, Window
 
@@ -68,6 +67,7 @@ class Plan:
         most_bytes: int,
     ) -> None:
         self.backend, self.dtype = backend, dtype
+        self.multiply = blas.multiply if backend is CPU else backend.xp.matmul
         count, *image, self.channels = images
         self.image = image[0], image[1]
         self.filters = weight[3]
@@ -132,6 +132,10 @@ class Plan:
         """The filters turned by 180 degrees, which the output's gradient is convolved with."""
         turned = weight[::-1, ::-1].transpose(0, 1, 3, 2)
         return self.backend.xp.ascontiguousarray(turned).reshape(self.seen, self.channels)
+
+    def to_transposed_matrix(self, weight: Array) -> Array:
+        """The filters as what the output's gradient is multiplied with, patch by patch."""
+        return self.backend.xp.ascontiguousarray(weight.reshape(-1, self.filters).T)
 
     def from_matrices(self, parts: Array) -> Array:
         """The gradient of the filters: the sum of what is (pieces, *matrices)."""
@@ -225,7 +229,10 @@ class Weights:
         matrices, *matrix = shape
         self._matmul = plan.backend.xp.matmul
         self._samples = samples
-        self._groups = groups_of_samples(samples, *matrix) if plan.backend is CPU else 1
+        rows, columns = matrix
+        self._groups = 1
+        if plan.backend is CPU:
+            self._groups = blas.groups(samples, rows, columns)
         self._products = memory(2, (matrices, self._groups, *matrix), plan.dtype)
 
     def add(self, patches: Array, slopes: Array, to: Array) -> None:
@@ -282,12 +289,12 @@ class Collect(Desk):
             of_images: where to write the gradient of the images.
             of_weight: where to add that of the filters.
         """
-        matmul, channels = self.plan.backend.xp.matmul, self.plan.channels
+        channels = self.plan.channels
         patches = self._columns.of_room(self.put(found, self._places))[0]
         if of_weight is not None:
             self._weights.add(patches, images, of_weight[None])
         if of_images is not None:
-            matmul(patches, back, out=of_images.reshape(-1, channels))
+            self.plan.multiply(patches, back, out=of_images.reshape(-1, channels))
 
 
 class Scatter(Desk):
@@ -318,7 +325,7 @@ class Scatter(Desk):
         of_weight: Array | None,
     ) -> None:
         """As `Collect.pass_on`."""
-        plan, matmul = self.plan, self.plan.backend.xp.matmul
+        plan = self.plan
         if of_weight is not None:
             patches = self._columns.of(images).reshape(-1, plan.patch)
             self._weights.add(patches, found, of_weight)
@@ -326,7 +333,7 @@ class Scatter(Desk):
             count = self.put(found, self._places)
             rows = self._grid[:count].reshape(-1, plan.filters)
             slopes = self._slopes[: len(rows)]
-            matmul(rows, back, out=slopes)
+            plan.multiply(rows, back, out=slopes)
             self._col2im.add_up(slopes, of_images)
 
 

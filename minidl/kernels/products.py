@@ -7,14 +7,14 @@ rounded. Who calls keeps BLAS to one thread: an operation for its value, `backwa
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from minidl.backend import CPU, Array, of
-from minidl.kernels import memory, scratch
+from minidl.kernels import blas, memory, scratch
 from minidl.kernels.elementwise import add_and_rectify
-from minidl.kernels.threads import blas_architecture, cut, pieces_of, share
+from minidl.kernels.threads import cut, pieces_of, share
 
 # Multiplications that are just worth cutting in two, and how many of them take the time that
 # reading an element takes, or writing one and passing over it again. The parts of so much work are
@@ -30,19 +30,12 @@ PAIR_WORK = 5 << 18
 LONG_PASS = 1 << 16
 
 # Elements of a result for which NumPy's own memory does, and up to which a product may be the sum
-# of several.
+# of several for the sake of threads.
 SMALL = memory.LEAST // 8
 MOST_SUMS = 1 << 18
 
-# Kinds of processors on which OpenBLAS reads the matrices of a product of so few multiplications
-# where they lie, instead of copying them to where it reads them faster. The product of a transposed
-# matrix is a fifth quicker in parts so small: in parts of its rows, while its sums are short and
-# its rows too; and as the sum of products of some samples each, up to twice as quick, while that
-# leaves no fewer than so many.
-READ_IN_PLACE = frozenset({"SkylakeX", "Cooperlake", "SapphireRapids"})
-MOST_IN_PLACE = 1_000_000
-LONGEST_SUMS, MOST_COLUMNS = 64, 256
-FEWEST_SAMPLES = 64
+# Only a product that sums over so many times as much as it has lines is cut there.
+DEEP = 4
 
 # Rows up to which the ones that add them up are kept.
 MOST_ONES = 1 << 12
@@ -62,9 +55,12 @@ def multiply(a: Array, b: Array, bias: Array | None = None, relu: bool = False) 
     backend = of(a)
     rows, columns = len(a), b.shape[1]
     if backend is CPU:
-        axis, parts = _plan(rows, len(b), columns)
-        if parts:
-            return _in_parts(a, b, bias, relu, axis, parts)
+        large = rows * len(b) * columns > blas.MOST_IN_PLACE
+        if large:
+            b = blas.laid_out(b, rows)
+        way = _way(rows, len(b), columns, large and blas.is_transposed(a))
+        if way:
+            return _in_parts(a, b, bias, relu, way)
     product: Array
     if rows * columns < SMALL and backend is CPU:
         product = a.dot(b)  # half a microsecond quicker than `matmul`
@@ -74,54 +70,6 @@ def multiply(a: Array, b: Array, bias: Array | None = None, relu: bool = False) 
     if relu or bias is not None:
         add_and_rectify(product, bias, relu)
     return product
-
-
-def multiply_transposed(a: Array, b: Array) -> Array:
-    """a.T @ b, the product that sums over samples: (M, K) and (M, N) to (K, N)."""
-    rows, inner, columns = a.shape[1], len(a), b.shape[1]
-    if type(a) is np.ndarray and a.flags.c_contiguous:
-        count = _slabs(rows, inner, columns)
-        if count > 1:
-            out = memory.empty(CPU, (rows, columns), _dtype(a, b))
-            slabs = a.T.reshape(count, -1, inner)
-            np.matmul(slabs, b, out=out.reshape(count, -1, columns))
-            return out
-        count = groups_of_samples(inner, rows, columns)
-        if count > 1 and b.flags.c_contiguous:
-            return _add_up_groups(a, b, count)
-    return multiply(a.T, b)
-
-
-def _add_up_groups(a: Array, b: Array, count: int) -> Array:
-    """a.T @ b as the sum of products of so many groups of samples."""
-    (samples, rows), columns = a.shape, b.shape[1]
-    groups, slopes = a.reshape(count, -1, rows).swapaxes(1, 2), b.reshape(count, -1, columns)
-    with scratch.borrow(CPU, (count, rows, columns), _dtype(a, b)) as products:
-
-        def compute(part: slice) -> None:
-            np.matmul(groups[part], slopes[part], out=products[part])
-
-        share(compute, cut(count, pieces_of(samples * rows * columns, PIECE_WORK, 3)))
-        return np.add.reduce(products)
-
-
-@lru_cache(maxsize=1024)
-def groups_of_samples(samples: int, rows: int, columns: int) -> int:
-    """Into how many groups to cut samples so that BLAS reads them where they lie: a power of two.
-
-    One, which is no cut, where that would not be quicker.
-
-    Args:
-        samples: that a product sums over.
-        rows: of that product.
-        columns: of that product.
-    """
-    count = 1
-    while samples * rows * columns > count * MOST_IN_PLACE:
-        count *= 2
-    if samples % count or samples < count * FEWEST_SAMPLES:
-        return 1
-    return count if blas_architecture() in READ_IN_PLACE else 1
 
 
 def multiply_gradients(
@@ -143,59 +91,54 @@ def multiply_gradients(
         found: list[Any] = [None, None]
 
         def compute(number: int) -> None:
-            found[number] = multiply_transposed(a, d) if number else multiply(d, b.T)
+            found[number] = multiply(a.T, d) if number else multiply(d, b.T)
 
         share(compute, [0, 1])
         return found[0], found[1]
-    return multiply(d, b.T) if of_a else None, multiply_transposed(a, d) if of_b else None
+    return multiply(d, b.T) if of_a else None, multiply(a.T, d) if of_b else None
 
 
 @lru_cache(maxsize=1024)
 def _are_a_pair(rows: int, inner: int, columns: int) -> bool:
     """Whether both gradients of such a product are worth a thread each, but not several."""
-    shapes = (rows, columns, inner), (inner, rows, columns)
-    return rows * inner * columns >= PAIR_WORK and not any(_plan(*shape)[1] for shape in shapes)
+    ways = _way(rows, columns, inner), _way(inner, rows, columns, transposed=True)
+    shared = any(way is not None and len(way.parts) > 1 for way in ways)
+    return rows * inner * columns >= PAIR_WORK and not shared
 
 
-@lru_cache(maxsize=1024)
-def _slabs(rows: int, inner: int, columns: int) -> int:
-    """Into how many slabs of rows to cut a product so that BLAS reads each where it lies.
+class Way(NamedTuple):
+    """How to cut a product.
 
-    One, which is no cut, where that would not be quicker.
+    Attributes:
+        axis: the one that is cut: ROWS, COLUMNS or INNER.
+        groups: the equal ones that the inner axis is cut into; 1 if it is not the one.
+        parts: of the axis, or of the groups, one for a thread at a time.
     """
-    work = rows * inner * columns
-    if work <= MOST_IN_PLACE or inner > LONGEST_SUMS or columns > MOST_COLUMNS:
-        return 1
-    count = 2
-    while work > count * MOST_IN_PLACE:
-        count *= 2
-    shared = _plan(rows, inner, columns)[1]  # among threads, which is worth more
-    if shared or rows % count or blas_architecture() not in READ_IN_PLACE:
-        return 1
-    return count
+
+    axis: int
+    groups: int
+    parts: list[slice]
 
 
-def _in_parts(
-    a: Array, b: Array, bias: Array | None, relu: bool, axis: int, parts: list[slice]
-) -> Array:
-    """The product, on several threads, cut along an axis."""
+def _in_parts(a: Array, b: Array, bias: Array | None, relu: bool, way: Way) -> Array:
+    """The product, cut in some way."""
     if a.shape[1] != len(b):
         raise ValueError(f"{a.shape} @ {b.shape}: {a.shape[1]} columns meet {len(b)} rows")
     out = memory.empty(CPU, (len(a), b.shape[1]), _dtype(a, b))
-    if axis == INNER:
-        _add_up(a, b, out, parts)
+    if way.axis == INNER:
+        _add_up(a, b, out, way)
         add_and_rectify(out, bias, relu)
         return out
-    at_once = out.size >= LONG_PASS * len(parts)
+    at_once = out.size >= LONG_PASS * len(way.parts)
 
     def compute(part: slice) -> None:
-        down, across = (part, slice(None)) if axis == ROWS else (slice(None), part)
+        down, across = (part, slice(None)) if way.axis == ROWS else (slice(None), part)
         result = out[down, across]
-        np.matmul(a[down], b[:, across], out=result)
+        blas.multiply(a[down], b[:, across], result)
         if at_once:
             add_and_rectify(result, None if bias is None else bias[across], relu)
 
-    share(compute, parts)
+    share(compute, way.parts)
     if not at_once:
         add_and_rectify(out, bias, relu)
     return out
@@ -206,18 +149,19 @@ def _dtype(a: Array, b: Array) -> np.dtype[Any]:
     return a.dtype if a.dtype == b.dtype else np.result_type(a.dtype, b.dtype)
 
 
-def _add_up(a: Array, b: Array, out: Array, parts: list[slice]) -> None:
+def _add_up(a: Array, b: Array, out: Array, way: Way) -> None:
     """The product as the sum of products of some columns of `a` with the same rows of `b`."""
-    with scratch.borrow(CPU, (len(parts), *out.shape), out.dtype) as products:
+    (rows, columns), groups = out.shape, way.groups
+    length = len(b) // groups
+    left = a.reshape(rows, groups, length).swapaxes(0, 1)
+    right = b.reshape(groups, length, columns)
+    with scratch.borrow(CPU, (groups, rows, columns), out.dtype) as products:
 
-        def compute(number: int) -> None:
-            part = parts[number]
-            np.matmul(a[:, part], b[part], out=products[number])
+        def compute(part: slice) -> None:
+            np.matmul(left[part], right[part], out=products[part])
 
-        share(compute, list(range(len(parts))))
-        np.add(products[0], products[1], out=out)
-        for product in products[2:]:
-            out += product
+        share(compute, way.parts)
+        np.add.reduce(products, out=out)
 
 
 def sum_rows(rows: Array) -> Array:
@@ -234,15 +178,31 @@ def _ones(dtype: np.dtype[Any]) -> Array:
 
 
 @lru_cache(maxsize=1024)
-def _plan(rows: int, inner: int, columns: int) -> tuple[int, list[slice]]:
-    """The axis to cut a product along, and the parts; none if it is not worth cutting.
+def _way(rows: int, inner: int, columns: int, transposed: bool = False) -> Way | None:
+    """How to cut a product; None if it is not worth cutting.
 
     BLAS copies both matrices to where it reads them fast. Cut along the longest axis, the parts
     copy least of what others copy too; but a cut along the inner one leaves sums to be added up.
+
+    Args:
+        rows: M.
+        inner: K.
+        columns: N.
+        transposed: whether the first matrix is, with samples to sum over.
     """
     work = rows * columns * (inner + WRITE_WORK) + (rows + columns) * inner * READ_WORK
-    axis, length = (ROWS, rows) if rows > columns else (COLUMNS, columns)
-    if inner >= 2 * length and rows * columns <= MOST_SUMS:
-        axis, length = INNER, inner
     pieces = pieces_of(work, PIECE_WORK, 3)
-    return axis, cut(length, pieces) if pieces > 1 else []
+    axis, length = (ROWS, rows) if rows > columns else (COLUMNS, columns)
+    slabs = blas.slabs(rows, inner, columns)
+    groups = 1
+    if pieces > 1 and inner >= DEEP * length and rows * columns <= MOST_SUMS:
+        groups = blas.divisor(inner, pieces)
+    if transposed and (pieces > 1 or slabs == 1):
+        groups = max(groups, blas.groups(inner, rows, columns))
+    if groups > 1:
+        return Way(INNER, groups, cut(groups, pieces))
+    if pieces > 1:
+        return Way(axis, 1, cut(length, pieces))
+    if slabs > 1:
+        return Way(ROWS, 1, [slice(0, rows)])
+    return None
