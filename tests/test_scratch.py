@@ -213,13 +213,12 @@ def test_dirty_scratch_changes_no_step(weight_decay):
         slopes, mean, square = [eighths((2, 3), 0), eighths((5,), 1)], np.zeros(11), np.zeros(11)
         spoil()
         optimizer.sgd(Layout(parameters), slopes, lr=0.1, weight_decay=weight_decay)
-        more = {"lr": 0.1, "weight_decay": weight_decay}
+        more = {"lr": 0.1, "weight_decay": weight_decay, "step_number": 1}
         spoil()
         moving = Layout(parameters, mean)
         optimizer.momentum_sgd(moving, slopes, momentum=0.9, nesterov=True, **more)
         spoil()
-        more.update(betas=(0.9, 0.9), eps=1e-8, step_number=1)
-        optimizer.adam(Layout(parameters, mean, square), slopes, **more)
+        optimizer.adam(Layout(parameters, mean, square), slopes, betas=(0.9, 0.9), eps=1e-8, **more)
         results.append([*parameters, mean, square])
     for one, other in zip(*results, strict=True):
         assert_array_equal(one, other)

@@ -884,10 +884,10 @@ def step(kind, sizes):
     if kind == "sgd":
         optimizer.sgd(Layout(parameters), gradients, **more)
     elif kind == "momentum":
-        more.update(momentum=0.9, nesterov=True)
+        more.update(momentum=0.9, nesterov=True, step_number=64)
         optimizer.momentum_sgd(Layout(parameters, memory[0]), gradients, **more)
     else:
-        more.update(betas=(0.9, 0.99), eps=1e-8, step_number=2)
+        more.update(betas=(0.9, 0.99), eps=1e-8, step_number=64)
         optimizer.adam(Layout(parameters, *memory), gradients, **more)
     return *parameters, *memory
 
@@ -931,7 +931,7 @@ KERNELS = {
     "product": (products, lambda: multiply(1031, 131, 127)),
     "tall product": (products, lambda: multiply(9001, 67, 31)),
     "wide product": (products, lambda: multiply(33, 311, 2003)),
-    "deep product": (products, lambda: multiply(257, 4001, 65)),
+    "deep product": (products, lambda: multiply(257, 4000, 65)),
     "turned product": (products, lambda: multiply(1031, 131, 127, True)),
     "both gradients of a product": (
         products,

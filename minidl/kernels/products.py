@@ -1,4 +1,4 @@
-"""Products of two matrices: cut into parts by their shape, one BLAS call each.
+"""Products of two matrices, cut by their shape into parts that several threads compute.
 
 What a call computes never depends on the number of threads, so neither does how its sums are
 rounded. Who calls keeps BLAS to one thread: an operation for its value, `backward` for all rules.
@@ -6,6 +6,7 @@ rounded. Who calls keeps BLAS to one thread: an operation for its value, `backwa
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -29,13 +30,13 @@ PAIR_WORK = 5 << 18
 # Elements of a part from which on the thread that has computed it adds the bias to it as well.
 LONG_PASS = 1 << 16
 
-# Elements of a result for which NumPy's own memory does, and up to which a product may be the sum
-# of several for the sake of threads.
+# Elements of a result for which NumPy's own memory does.
 SMALL = memory.LEAST // 8
-MOST_SUMS = 1 << 18
 
-# Only a product that sums over so many times as much as it has lines is cut there.
+# A product is cut, for threads, into products that are added up, if it sums over so many times as
+# much as it has rows or columns, and if there are no more elements to add up.
 DEEP = 4
+MOST_SUMS = 1 << 18
 
 # Rows up to which the ones that add them up are kept.
 MOST_ONES = 1 << 12
@@ -138,10 +139,18 @@ def _in_parts(a: Array, b: Array, bias: Array | None, relu: bool, way: Way) -> A
         if at_once:
             add_and_rectify(result, None if bias is None else bias[across], relu)
 
-    share(compute, way.parts)
+    _compute_parts(compute, way.parts)
     if not at_once:
         add_and_rectify(out, bias, relu)
     return out
+
+
+def _compute_parts(compute: Callable[[slice], None], parts: list[slice]) -> None:
+    """Compute all parts, on several threads if there are several."""
+    if len(parts) > 1:
+        share(compute, parts)
+    else:
+        compute(parts[0])
 
 
 def _dtype(a: Array, b: Array) -> np.dtype[Any]:
@@ -160,7 +169,7 @@ def _add_up(a: Array, b: Array, out: Array, way: Way) -> None:
         def compute(part: slice) -> None:
             np.matmul(left[part], right[part], out=products[part])
 
-        share(compute, way.parts)
+        _compute_parts(compute, way.parts)
         np.add.reduce(products, out=out)
 
 
