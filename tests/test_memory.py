@@ -84,6 +84,13 @@ def test_memory_of_which_any_part_is_held_is_not_used_again(part):
     assert lend(LARGE, 3).ctypes.data == address
 
 
+def test_large_arrays_begin_where_a_cache_line_does():
+    memory.give_back()
+    arrays = [memory.empty(CPU, (32_768 + i,), np.float32) for i in range(16)]
+    assert {array.ctypes.data % 64 for array in arrays} == {0}
+    assert {len(array) for array in map(memory.aligned, range(5))} == set(range(5))
+
+
 def test_arrays_own_their_memory_and_views_do_not():
     for array in (lend(5), lend(LARGE), np.ones(5)):
         assert memory.owns(array)

@@ -205,6 +205,14 @@ def test_dirty_scratch_changes_no_convolution(case):
         assert_array_equal(result, wanted)
 
 
+def test_scratch_memory_begins_where_a_cache_line_does():
+    with ExitStack() as stack:
+        sizes = range(1, 999, 99)
+        lent = [stack.enter_context(scratch.borrow(CPU, (n,), np.float32)) for n in sizes]
+        lent += [scratch.shared(number, (3, number), np.float32) for number in range(5)]
+        assert {array.ctypes.data % 64 for array in lent} == {0}
+
+
 @pytest.mark.parametrize("weight_decay", [0.0, 0.1])
 def test_dirty_scratch_changes_no_step(weight_decay):
     results = []

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from minidl.backend import CPU, Array, Backend
+from minidl.kernels import memory
 
 # What is larger goes back to the system instead of being kept: a buffer that was borrowed, what is
 # shared by those who keep views of it, and the memory that these have of their own.
@@ -57,7 +58,7 @@ class borrow:  # noqa: N801  it reads as what it does
                 self._buffer = kept.pop(place)
                 break
         else:
-            self._buffer = np.empty(size, dtype=np.uint8)
+            self._buffer = memory.aligned(size)
         return self._buffer[:size].view(self._dtype).reshape(self._shape)
 
     def __exit__(self, *_: object) -> None:
@@ -76,7 +77,7 @@ def shared(number: int, shape: tuple[int, ...], dtype: DTypeLike) -> Array:
     buffer = _shelf.shared.get(number)
     if buffer is None or buffer.size < size:
         _shelf.views.clear()  # those of the smaller buffer
-        buffer = _shelf.shared[number] = np.empty(size, dtype=np.uint8)
+        buffer = _shelf.shared[number] = memory.aligned(size)
     return buffer[:size].view(dtype).reshape(shape)
 
 
