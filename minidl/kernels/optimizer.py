@@ -32,9 +32,9 @@ WORTH_SHARING = 1 << 22
 # What is remembered of a parameter fades when its gradient stays zero, as that of a unit does which
 # relu has shut. Below the smallest normal number of its dtype it would stay for ever, since there
 # nine tenths of a number are rounded to the number itself, and many processors take a hundred times
-# as long for it. So every so many steps, numbers are looked for that would be there by the next
-# time, at nine tenths a step, those below FADED times the smallest normal one. That is far less
-# than any step of a parameter could show.
+# as long for it. So every so many steps, what would be there by the next time, at nine tenths a
+# step, becomes zero: numbers below FADED times the smallest normal one, far less than any step of a
+# parameter could show.
 FORGET_EVERY = 64
 FADED = 2.0**10
 
