@@ -79,6 +79,15 @@ def test_there_is_another_trial_however_much_one_has_cost():
     assert STEPS < decided.count(False) <= 3 * STEPS
 
 
+@pytest.mark.parametrize("number", range(WARM_UP + 1, WARM_UP + 2 + TRIAL))
+def test_a_step_that_was_interrupted_does_not_keep_a_trial_from_its_end(number):
+    found = Pace()
+    ways(lambda *_: 1.0, number, found)
+    found._steps += 1  # and nothing more
+    ways(lambda *_: 1.0, TRIAL + 5, found)
+    assert found._steps < 0
+
+
 def test_steps_that_take_no_time_by_the_clock_are_no_error():
     assert len(ways(lambda *_: 0.0, 1000)) == 1000
 

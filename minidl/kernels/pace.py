@@ -49,7 +49,7 @@ class Pace:
         done, place = divmod(self._steps - 1, STEPS)  # turns that are over, and step of this one
         if self._steps > 1 and (self._steps - 2) % STEPS:
             self._took[self.shares].append(took)
-        if place == 0 and (done == 2 * TURNS or (done == 2 and self._is_clear())):
+        if done >= 2 * TURNS or (done == 2 and place == 0 and self._is_clear()):
             self._decide()
         else:
             # Each way comes first as often as second: in turns a b, b a, a b, b a.
