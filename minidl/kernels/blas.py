@@ -20,8 +20,11 @@ from minidl.kernels.threads import blas_architecture
 READ_IN_PLACE = frozenset({"SkylakeX", "Cooperlake", "SapphireRapids"})
 MOST_IN_PLACE = 1_000_000
 
-# Elements of a second matrix that stays in the fastest cache, and samples of a group at least.
+# Elements that stay in the fastest cache.
 MOST_AT_HAND = 1 << 13
+
+# Samples of a group at least, and results of all groups that are soon added up: if there are no
+# more, groups may be so small that they stay in that cache.
 FEWEST_SAMPLES = 64
 FEW_RESULTS = 1 << 16
 

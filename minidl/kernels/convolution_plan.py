@@ -134,7 +134,7 @@ class Plan:
         return self.backend.xp.ascontiguousarray(turned).reshape(self.seen, self.channels)
 
     def to_transposed_matrix(self, weight: Array) -> Array:
-        """The filters as what the output's gradient is multiplied with, patch by patch."""
+        """The filters as what the output's gradient is multiplied with, place by place."""
         return self.backend.xp.ascontiguousarray(weight.reshape(-1, self.filters).T)
 
     def from_matrices(self, parts: Array) -> Array:
@@ -226,14 +226,11 @@ class Weights:
     def __init__(
         self, plan: Plan, memory: Memory, samples: int, shape: tuple[int, int, int]
     ) -> None:
-        matrices, *matrix = shape
+        matrices, rows, columns = shape
         self._matmul = plan.backend.xp.matmul
         self._samples = samples
-        rows, columns = matrix
-        self._groups = 1
-        if plan.backend is CPU:
-            self._groups = blas.groups(samples, rows, columns)
-        self._products = memory(2, (matrices, self._groups, *matrix), plan.dtype)
+        self._groups = blas.groups(samples, rows, columns) if plan.backend is CPU else 1
+        self._products = memory(2, (matrices, self._groups, rows, columns), plan.dtype)
 
     def add(self, patches: Array, slopes: Array, to: Array) -> None:
         """Add to the gradient (T, M, N) what follows from patches (S, M) and slopes (T, S, N)."""
