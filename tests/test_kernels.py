@@ -23,6 +23,7 @@ import minidl
 from minidl import Generator
 from minidl.backend import CPU
 from minidl.kernels import (
+    axpby,
     blas,
     convolution,
     dropout,
@@ -500,11 +501,11 @@ def test_samples_are_cut_into_groups_that_stay_at_hand_if_their_results_are_few(
 @given(pooled_cases(), st.integers(1, 300))
 def test_convolutions_add_up_groups_of_samples(case, most):
     how = Convolution(case.window, True, case.pool)
-    out, passed = convolution.conv2d(case.x, case.weight, None, how)
+    out, remembered = convolution.conv2d(case.x, case.weight, None, how)
     d = eighths(out.shape, 3).astype(case.x.dtype)
-    whole = convolution.conv2d_gradients(case.x, case.weight, how, d, passed)
+    whole = convolution.conv2d_gradients(case.x, case.weight, how, d, remembered)
     with read_in_place(most, 1):
-        in_groups = convolution.conv2d_gradients(case.x, case.weight, how, d, passed)
+        in_groups = convolution.conv2d_gradients(case.x, case.weight, how, d, remembered)
     for one, other in zip(whole, in_groups, strict=True):
         assert_array_equal(one, other)
 
@@ -900,7 +901,11 @@ SIZES = [
 
 @pytest.mark.parametrize("sizes", SIZES, ids=lambda sizes: f"{len(sizes)}-{sum(sizes)}")
 @pytest.mark.parametrize("weight_decay", [0.0, 0.1])
-def test_a_step_of_all_parameters_is_the_step_of_each(sizes, weight_decay):
+@pytest.mark.parametrize("in_c", [False, True])
+def test_a_step_of_all_parameters_is_the_step_of_each(sizes, weight_decay, in_c, monkeypatch):
+    # In C an element may be rounded less often, which then depends on how many lie together.
+    monkeypatch.setattr(axpby, "LEAST", axpby.LEAST if in_c else math.inf)
+    same = partial(assert_allclose, rtol=0, atol=4e-6) if in_c else assert_array_equal
     starts = [numbers((n,), i).astype(np.float32) for i, n in enumerate(sizes)]
     gradients = [numbers((n,), 200 + i).astype(np.float32) for i, n in enumerate(sizes)]
     ends = list(accumulate(sizes))
@@ -928,9 +933,9 @@ def test_a_step_of_all_parameters_is_the_step_of_each(sizes, weight_decay):
                 step([alone[part]], [gradients[i][part]], *(a[part] for a in own_memory))
         else:
             step([alone], [gradients[i]], *own_memory)
-        assert_array_equal(together[i], alone)
+        same(together[i], alone)
         for result, wanted in zip(remembered, own_memory, strict=True):
-            assert_array_equal(result[own[i]], wanted)
+            same(result[own[i]], wanted)
 
 
 def test_a_step_leaves_gradients_as_they_were():
@@ -948,6 +953,95 @@ def test_a_step_leaves_gradients_as_they_were():
             optimizer.adam(layout, gradients, betas=(0.9, 0.9), eps=1e-8, **more)
             for gradient, n in zip(gradients, sizes, strict=True):
                 assert_array_equal(gradient, numbers((n,), n))
+
+
+# alpha * x + beta * y
+
+
+FACTORS = st.sampled_from([0.0, 1.0, -1.0, 0.9, -1e-3])
+
+
+@pytest.fixture
+def in_c(monkeypatch):
+    """Arrays of any size are passed to BLAS, if there is one; what counts those calls."""
+    monkeypatch.setattr(axpby, "LEAST", 1)
+    calls, routine = [], axpby._routine
+
+    def counted(dtype):
+        calls.append(dtype)
+        return routine(dtype)
+
+    monkeypatch.setattr(axpby, "_routine", counted)
+    return calls
+
+
+def check_axpby(alpha, x, beta, y):
+    """Compare with twice the precision: a rounding for each of three operations at most."""
+    before, given = y.copy(), x.copy()
+    wide = np.longdouble if y.dtype == np.float64 else np.float64
+    first, second = wide(alpha) * x.astype(wide), wide(beta) * y.astype(wide)
+    axpby.axpby(alpha, x, beta, y)
+    assert y.dtype == before.dtype
+    eps = max(np.finfo(array.dtype).eps for array in (x, y))
+    bound = 1.5 * eps * (abs(first) + abs(second))
+    assert (abs(y - (first + second)) <= bound).all()
+    assert_array_equal(x, given)
+
+
+@settings(generated, max_examples=200)
+@given(
+    st.lists(st.integers(0, 40), min_size=1, max_size=2),
+    st.tuples(DTYPES, DTYPES),
+    st.tuples(LAYOUTS, LAYOUTS),
+    st.tuples(FACTORS, FACTORS),
+    st.booleans(),
+    SEEDS,
+)
+def test_axpby_is_the_formula_in_any_memory(shape, dtypes, layouts, factors, writeable, seed):
+    x = laid_out(numbers(shape, seed).astype(dtypes[0]), layouts[0])
+    y = laid_out(numbers(shape, seed + 1).astype(dtypes[1]), layouts[1])
+    x.flags.writeable = writeable
+    y.flags.writeable = True
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(axpby, "LEAST", 1)
+        check_axpby(factors[0], x, factors[1], y)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_axpby_writes_to_no_neighbour(dtype, in_c):
+    for start, stop in [(0, 70), (1, 2), (3, 66), (64, 70)]:
+        x, whole = numbers((70,), 0).astype(dtype), numbers((70,), 1).astype(dtype)
+        before = whole.copy()
+        check_axpby(-0.1, x[start:stop], 0.9, whole[start:stop])
+        assert_array_equal(whole[:start], before[:start])
+        assert_array_equal(whole[stop:], before[stop:])
+    assert len(in_c) == 4
+
+
+def test_axpby_gives_c_nothing_that_it_would_misread(in_c):
+    own = numbers((6,), 0).astype(np.float32)
+    read_only = own.copy()
+    read_only.flags.writeable = False
+    unaligned = np.frombuffer(bytearray(b"-" + own.tobytes()), np.float32, offset=1)
+    for x in (own.astype(np.float64), own[::-1], read_only, unaligned, own.view(np.memmap)):
+        y = np.ones(6, np.float32)
+        axpby.axpby(1, x, 0, y)
+        assert_array_equal(y, x)
+    y = np.ones(12, np.float32)
+    axpby.axpby(1, own, 0, y[::2])
+    assert_array_equal(y[::2], own)
+    with pytest.raises(ValueError, match="broadcast"):
+        axpby.axpby(1, own[:5], 1, own)
+    assert in_c == []
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.dtype(">f4"), np.float16])
+def test_axpby_does_without_a_routine(dtype, monkeypatch):
+    axpby._routine.cache_clear()
+    monkeypatch.setattr(axpby, "blas_function", lambda _: None)
+    monkeypatch.setattr(axpby, "LEAST", 1)
+    check_axpby(-0.1, numbers((9,), 0).astype(dtype), 0.9, numbers((9,), 1).astype(dtype))
+    axpby._routine.cache_clear()
 
 
 # Dropout

@@ -163,9 +163,9 @@ def test_a_large_parameter_has_blocks_of_its_own():
 @pytest.mark.parametrize(
     ("make", "least"),
     [
-        (minidl.SGD, 2_097_152),
-        (partial(minidl.SGD, momentum=0.9), 1_048_576),
-        (minidl.Adam, 419_431),
+        (minidl.SGD, 4_194_304),
+        (partial(minidl.SGD, momentum=0.9), 1_398_102),
+        (minidl.Adam, 599_187),
     ],
 )
 def test_from_where_on_parameters_are_shared_among_threads(monkeypatch, make, least):

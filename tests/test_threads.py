@@ -745,15 +745,15 @@ def test_blas_has_its_threads_back_after_an_error_on_the_way_back():
 
 
 def convolve(count=64, image=(28, 28), channels=1, filters=16, how=None):
-    """A convolution of float32 images with any numbers, and its gradients: six arrays or five."""
+    """A convolution of float32 images with any numbers, its gradients, and what it remembered."""
     how = how or Convolution(Window((3, 3), padding=((1, 1), (1, 1))), True, (2, 2))
     x = numbers((count, *image, channels), 0).astype(np.float32)
     weight = numbers((*how.window.size, channels, filters), 1).astype(np.float32)
     bias = numbers((filters,), 2).astype(np.float32)
     d = numbers((count, *how.places(image), filters), 3).astype(np.float32)
-    out, passed = conv2d(x, weight, bias, how)
-    found = (out, *conv2d_gradients(x, weight, how, d, passed))
-    return found if passed is None else (*found, passed)
+    out, remembered = conv2d(x, weight, bias, how)
+    gradients = conv2d_gradients(x, weight, how, d, remembered)
+    return out, *gradients, *(array for array in remembered if array is not None)
 
 
 def multiply(m, k, n, turned=False):
@@ -867,6 +867,16 @@ def test_the_architecture_is_that_which_threadpoolctl_tells(monkeypatch):
     threads.blas_architecture.cache_clear()
 
 
+def test_functions_of_blas_are_found_by_the_names_they_have_in_c(monkeypatch):
+    if "openblas" in {library["internal_api"] for library in threadpool_info()}:
+        assert threads.blas_function("cblas_saxpby")
+    assert threads.blas_function("no_such_function") is None
+    monkeypatch.setattr(ThreadpoolController, "select", lambda *_, **__: NoLibrary)
+    threads.blas_function.cache_clear()
+    assert threads.blas_function("cblas_saxpby") is None
+    threads.blas_function.cache_clear()
+
+
 class NoLibrary:
     """What is selected where there is no OpenBLAS."""
 
@@ -941,9 +951,9 @@ KERNELS = {
             True,
         ),
     ),
-    "sgd": (optimizer, lambda: step("sgd", [*SIZES, 1 << 21])),
+    "sgd": (optimizer, lambda: step("sgd", [*SIZES, 1 << 22])),
     "momentum": (optimizer, lambda: step("momentum", [*SIZES, 1 << 20])),
-    "adam": (optimizer, lambda: step("adam", SIZES)),
+    "adam": (optimizer, lambda: step("adam", [*SIZES, 1 << 18])),
 }
 
 

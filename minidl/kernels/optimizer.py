@@ -13,12 +13,13 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from itertools import accumulate, pairwise
 from operator import is_
-from typing import Any, NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 
 from minidl.backend import CPU, Array, of
 from minidl.kernels import scratch
+from minidl.kernels.axpby import axpby
 from minidl.kernels.threads import cut, share
 
 # Elements of a block at most, and those from which on a parameter has blocks of its own: to lay it
@@ -103,8 +104,8 @@ class Layout:
 
 
 # From the gradient of a block, memory of its size, and what is remembered of it, to what is to be
-# subtracted.
-Rule: TypeAlias = Callable[..., None]
+# subtracted, and what it is to be multiplied with before.
+Rule: TypeAlias = Callable[..., tuple[Array, float]]
 
 
 def sgd(layout: Layout, gradients: Sequence[Array], *, lr: float, weight_decay: float) -> None:
@@ -112,13 +113,11 @@ def sgd(layout: Layout, gradients: Sequence[Array], *, lr: float, weight_decay: 
 
     `layout` remembers nothing; gradients have the shapes of the parameters, here and below.
     """
-    multiply = layout.backend.xp.multiply
-    (rate,) = _numbers(layout, lr)
 
-    def rule(g: Array, step: Array) -> None:
-        multiply(g, rate, out=step)
+    def rule(g: Array, _: Array) -> tuple[Array, float]:
+        return g, lr
 
-    _descend(layout, gradients, rule, passes=2, penalty=weight_decay)
+    _descend(layout, gradients, rule, passes=1, penalty=weight_decay)
 
 
 def momentum_sgd(
@@ -137,23 +136,19 @@ def momentum_sgd(
     parameter -= lr * velocity, or lr * (g + momentum * velocity) for Nesterov. `layout` remembers
     the velocity, zeros before the first step, which has the number 1.
     """
-    multiply = layout.backend.xp.multiply
-    kept, rate = _numbers(layout, momentum, lr)
     faded = _faded(layout, step_number)
 
-    def rule(g: Array, step: Array, v: Array) -> None:
-        v *= kept
-        v += g
+    def rule(g: Array, spare: Array, v: Array) -> tuple[Array, float]:
+        axpby(1, g, momentum, v)
         if faded:
             v *= abs(v) >= faded
-        if nesterov:
-            multiply(v, kept, out=step)
-            step += g
-            step *= rate
-        else:
-            multiply(v, rate, out=step)
+        if not nesterov:
+            return v, lr
+        spare[...] = g
+        axpby(momentum, v, 1, spare)
+        return spare, lr
 
-    _descend(layout, gradients, rule, passes=4, penalty=weight_decay)
+    _descend(layout, gradients, rule, passes=3, penalty=weight_decay)
 
 
 def adam(
@@ -171,7 +166,7 @@ def adam(
     parameter *= 1 - lr * weight_decay, and with running sums m = b1 * m + g, s = b2 * s + g**2:
     parameter -= lr * m * c1 / (sqrt(s * c2) + eps), where c1 = (1 - b1) / (1 - b1**t) and
     c2 = (1 - b2) / (1 - b2**t) make means of the sums. That is the published formula with its
-    constants drawn together, in ten passes instead of thirteen.
+    constants drawn together, in seven passes.
 
     Args:
         layout: remembers the running sums m and s, zeros before the first step.
@@ -189,24 +184,22 @@ def adam(
     b1, b2 = betas
     root = math.sqrt((1 - b2) / (1 - b2**step_number))
     size = lr * (1 - b1) / (1 - b1**step_number) / root
-    beta1, beta2, least, scale = _numbers(layout, b1, b2, eps / root, size)
+    least = float(eps / root)  # an np.float64 would make step float64
     faded = _faded(layout, step_number)
 
-    def rule(g: Array, step: Array, m: Array, s: Array) -> None:
-        m *= beta1
-        m += g
+    def rule(g: Array, step: Array, m: Array, s: Array) -> tuple[Array, float]:
+        axpby(1, g, b1, m)
         xp.multiply(g, g, out=step)
-        s *= beta2
-        s += step
+        axpby(1, step, b2, s)
         if faded:
             m *= abs(m) >= faded
             xp.maximum(s, faded, out=s)  # not zero, for what is divided by its root if eps is 0
         xp.sqrt(s, out=step)
         step += least
         xp.divide(m, step, out=step)
-        step *= scale
+        return step, size
 
-    _descend(layout, gradients, rule, passes=10, shrink=lr * weight_decay)
+    _descend(layout, gradients, rule, passes=7, shrink=lr * weight_decay)
 
 
 def _faded(layout: Layout, step_number: int) -> float:
@@ -214,13 +207,6 @@ def _faded(layout: Layout, step_number: int) -> float:
     if layout.backend is not CPU or step_number % FORGET_EVERY:
         return 0.0
     return FADED * float(np.finfo(layout.dtype).smallest_normal)
-
-
-def _numbers(layout: Layout, *numbers: float) -> list[Any]:
-    """Numbers as a library takes them soonest: NumPy as arrays that have no axes."""
-    if layout.backend is CPU:
-        return [np.array(number, layout.dtype) for number in numbers]
-    return list(numbers)
 
 
 def _descend(
@@ -237,7 +223,7 @@ def _descend(
     Args:
         layout: the parameters.
         gradients: of the same shapes.
-        rule: what computes the step of a block.
+        rule: what computes the step of a block, and how long it is to be.
         passes: that are made over each element.
         penalty: what the parameter is multiplied with and added to its gradient.
         shrink: the share of the parameter that is taken away besides.
@@ -262,12 +248,16 @@ def _descend(
         longest = max([block.length for block in blocks])
         with scratch.borrow(layout.backend, (2, longest), layout.dtype) as (steps, gathered):
             for length, segments, remembered in blocks:
-                step = steps[:length]
-                rule(gradient(segments, gathered[:length]), step, *remembered)
+                spare = steps[:length]
+                step, scale = rule(gradient(segments, gathered[:length]), spare, *remembered)
+                if len(segments) == 1:
+                    axpby(-scale, step, 1 - shrink, segments[0].values)
+                    continue
+                multiply(step, scale, out=spare)  # once for all, for they are small
                 for _, values, _, there in segments:
                     if shrink:
                         values *= 1 - shrink
-                    values -= step[there]
+                    values -= spare[there]
 
     before = []
     for array, own in layout.strided:

@@ -483,6 +483,18 @@ def _blas() -> list[tuple[Callable[[], int], SetThreads]]:
 
 
 @cache
+def blas_function(name: str) -> Any:
+    """A function of the OpenBLAS that NumPy has loaded, by the name it has in C; None for none."""
+    from threadpoolctl import ThreadpoolController
+
+    for library in ThreadpoolController().select(internal_api="openblas").lib_controllers:
+        symbol = getattr(library, "_get_symbol", None)
+        if symbol:
+            return symbol(name)
+    return None
+
+
+@cache
 def blas_architecture() -> str:
     """The kind of processor that OpenBLAS computes for, in its words; "" for another BLAS."""
     from threadpoolctl import ThreadpoolController
