@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import reference
 from generated import DTYPES, POOLS, SEEDS, Case, cases, generated, laid_out, pooled_cases
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 from reference import eighths, numbers
@@ -33,8 +33,8 @@ def plain(window):
 
 def forward_and_back(x, weight, bias, how, d, wanted=(True, True, True)):
     """The output and all three gradients."""
-    out, passed = conv2d(x, weight, bias, how)
-    return out, *conv2d_gradients(x, weight, how, d, passed, wanted)
+    out, remembered = conv2d(x, weight, bias, how)
+    return out, *conv2d_gradients(x, weight, how, d, remembered, wanted)
 
 
 def scattered(case):
@@ -76,6 +76,18 @@ def test_im2col_writes_the_patches_of_each_place_of_a_pooling_window_into_a_matr
         there = patches[:, place[0] :: case.pool[0], place[1] :: case.pool[1]][:, :height]
         length = case.window.size[0] * case.window.size[1] * channels
         assert_array_equal(matrix, there[:, :, :width].reshape(-1, length))
+
+
+@generated
+@given(pooled_cases(), st.integers(0, 3))
+def test_im2col_writes_the_same_to_memory_of_ones_own(case, fewer):
+    columns = patches_of(case.x, max(len(case.x), 1), case.window, case.pool)
+    images = case.x[fewer:]
+    expected = columns.of(images).copy()
+    assume(not (case.window.size == case.window.strides == (1, 1) == case.pool))
+    found = np.full_like(expected, np.nan)
+    columns.write(images, found)
+    assert_array_equal(found, expected)
 
 
 @generated
@@ -173,9 +185,9 @@ def test_patches_of_what_is_written_to_the_room_are_those_of_the_images(padding,
 @given(cases())
 def test_conv2d_is_the_sum_over_all_taps(case):
     for bias in (None, case.bias):
-        out, passed = conv2d(case.x, case.weight, bias, plain(case.window))
+        out, remembered = conv2d(case.x, case.weight, bias, plain(case.window))
         assert out.dtype == case.x.dtype
-        assert passed is None
+        assert remembered == (None, None)
         assert_array_equal(out, reference.conv2d(case.x, case.weight, bias, case.window))
 
 
@@ -315,19 +327,47 @@ def test_an_empty_batch_has_an_empty_output_and_gradients_of_zero(how):
 @pytest.mark.parametrize("how", HOWS, ids=lambda how: f"{how.relu} {how.pool}")
 def test_what_no_gradient_asks_for_is_not_remembered(how):
     x, weight, bias, _ = batch(how)
-    out, passed = conv2d(x, weight, bias, how)
+    out, remembered = conv2d(x, weight, bias, how)
     same, nothing = conv2d(x, weight, bias, how, remember=False)
     assert_array_equal(same, out)
-    assert nothing is None
-    assert (passed is None) == (how == HOWS[0])
+    assert nothing == (None, None)
+    assert (remembered.passed is None) == (how == HOWS[0])
 
 
 @pytest.mark.parametrize("how", HOWS[1:], ids=lambda how: f"{how.relu} {how.pool}")
-def test_a_byte_for_each_place_is_remembered_and_no_more(how):
+def test_a_byte_for_each_place_is_remembered(how):
     x, weight, bias, _ = batch(how)
-    out, passed = conv2d(x, weight, bias, how)
+    out, (passed, _) = conv2d(x, weight, bias, how)
     assert passed.dtype == bool
     assert passed.shape == (how.pool[0] * how.pool[1], *out.shape)
+
+
+@pytest.fixture
+def forget_plans():
+    """What clears all plans, also at the end: those made with settings that a test has changed."""
+    yield convolution._remembered_plan.cache_clear
+    convolution._remembered_plan.cache_clear()
+
+
+@pytest.mark.parametrize("how", HOWS, ids=lambda how: f"{how.relu} {how.pool}")
+@pytest.mark.parametrize("channels", [2, 6])
+def test_patches_are_remembered_where_they_are_few(how, channels, monkeypatch, forget_plans):
+    x, weight, bias, d = batch(how, channels, count=5)
+    size = 5 * 3 * 3 * (4 * 4 * channels) * x.itemsize  # of 3x3 places that see 4x4 pixels
+    monkeypatch.setitem(convolution.COLUMN_BYTES, "cpu", size // 2)  # turns of 2, 2 and 1 images
+    results = []
+    for most in (size, size - 1):
+        monkeypatch.setattr(convolution_plan, "MOST_KEPT", most)
+        forget_plans()
+        out, remembered = conv2d(x, weight, bias, how)
+        if most < size or channels != 2 or how.pool != (2, 2):
+            assert remembered.patches is None
+        else:
+            patches = patches_of(x, 5, how.window.covering(how.pool)).of(x)
+            assert_array_equal(remembered.patches.reshape(patches.shape), patches)
+        results.append((out, *conv2d_gradients(x, weight, how, d, remembered)))
+    for kept, written_again in zip(*results, strict=True):
+        assert_array_equal(kept, written_again)
 
 
 @pytest.mark.parametrize(("rows", "columns"), [(1, 2), (2, 1), (2, 2), (3, 2), (1, 40)])
@@ -389,10 +429,10 @@ def test_infinite_pixels_of_many_channels_are_no_reason_for_nan(value):
     x = np.zeros((3, 2, 2, channels))
     x[0, 1, 1], x[1] = value, value
     weight = np.ones((1, 1, channels, 1))
-    out, passed = conv2d(x, weight, None, how)
+    out, remembered = conv2d(x, weight, None, how)
     assert out.ravel().tolist() == [max(value, 0), value, 0]
     wanted = True, False, False
-    of_x, *_ = conv2d_gradients(x, weight, how, np.ones_like(out), passed, wanted)
+    of_x, *_ = conv2d_gradients(x, weight, how, np.ones_like(out), remembered, wanted)
     first = 3 if value > 0 else 0
     assert of_x[..., 0].reshape(3, 4).argmax(axis=1).tolist() == [first, 0, 0]
     assert of_x.sum() == 3 * channels

@@ -258,12 +258,12 @@ HOWS = [
 
 
 def convolve(how, factor=1):
-    """The output and the gradients of a small convolution."""
+    """The output and the gradients of a small convolution, and what it remembered."""
     x, weight = eighths((3, 6, 6, 2), 0) * factor, eighths((3, 3, 2, 4), 1)
     weight = weight[: how.window.size[0], : how.window.size[1]]
-    out, passed = conv2d(x, weight, eighths((4,), 2), how)
-    arrays = out, *conv2d_gradients(x, weight, how, out, passed)
-    return arrays if passed is None else (*arrays, passed)
+    out, remembered = conv2d(x, weight, eighths((4,), 2), how)
+    gradients = conv2d_gradients(x, weight, how, out, remembered)
+    return out, *gradients, *(array for array in remembered if array is not None)
 
 
 @pytest.mark.parametrize("how", HOWS, ids=str)

@@ -22,7 +22,14 @@ from functools import lru_cache
 
 from minidl.backend import Array, of
 from minidl.kernels import memory, scratch
-from minidl.kernels.convolution_plan import Collect, Convolution, Forward, Plan, Scatter
+from minidl.kernels.convolution_plan import (
+    Collect,
+    Convolution,
+    Forward,
+    Plan,
+    Remembered,
+    Scatter,
+)
 from minidl.kernels.elementwise import AddAndRectify, add_and_rectify, keep_where
 from minidl.kernels.im2col import turns
 from minidl.kernels.pooling import choose_largest, give_to_largest
@@ -33,10 +40,12 @@ from minidl.kernels.threads import share
 # the product reads them, smaller ones make products too small to run at full speed.
 COLUMN_BYTES = {"cpu": 1 << 21, "gpu": 1 << 28}
 
+NOTHING = Remembered()
+
 
 def conv2d(
     x: Array, weight: Array, bias: Array | None, how: Convolution, remember: bool = True
-) -> tuple[Array, Array | None]:
+) -> tuple[Array, Remembered]:
     """Convolve (cross-correlate, as deep learning names it) a batch with a set of filters.
 
     Args:
@@ -47,19 +56,18 @@ def conv2d(
         remember: whether `conv2d_gradients` will be asked for.
 
     Returns:
-        The output (N, OH, OW, C_out), and what the gradients need to know of what followed, one
-        byte for each place: booleans (T, N, OH, OW, C_out), first whether the output is above 0,
-        or True without max(x, 0), then what `choose_largest` tells of the places of the pooling
-        window. None if nothing followed or nothing is to be remembered.
+        The output (N, OH, OW, C_out), and what is to be remembered.
     """
     plan = _plan(x, weight, how)
     backend, xp = plan.backend, plan.backend.xp
     out = memory.empty(backend, (len(x), *plan.places, plan.filters), x.dtype)
-    passed = None
+    passed = kept = None
     if remember and (plan.pooled or how.relu):
         passed = memory.empty(backend, (how.taps, *out.shape), bool)
         if not how.relu:
             passed[0] = True
+    if remember and plan.kept_patches:
+        kept = memory.empty(backend, plan.kept_patches, x.dtype)
     matrices = plan.to_matrices(weight)
     whole_turn = plan.rows_of_a_turn, plan.filters
     finish = AddAndRectify(backend, whole_turn, x.dtype, bias, how.relu)
@@ -70,7 +78,11 @@ def conv2d(
             for part in turns(images, plan.step):
                 result = out[part].reshape(-1, plan.filters)
                 noted = None if passed is None else passed[:, part].reshape(-1, *result.shape)
-                patches = desk.columns.of(x[part])
+                if kept is None:
+                    patches = desk.columns.of(x[part])
+                else:
+                    patches = kept[part].reshape(1, -1, plan.patch)
+                    desk.columns.write(x[part], to=patches)
                 if plan.pooled:
                     found, rounds = desk.room_for(len(result))
                     plan.multiply(patches, matrices, out=found)
@@ -85,7 +97,7 @@ def conv2d(
                     xp.greater(result, 0, out=noted[0])
 
     share(work, plan.pieces)
-    return out, passed
+    return out, Remembered(passed, kept)
 
 
 def conv2d_gradients(
@@ -93,7 +105,7 @@ def conv2d_gradients(
     weight: Array,
     how: Convolution,
     d: Array,
-    passed: Array | None = None,
+    remembered: Remembered = NOTHING,
     wanted: tuple[bool, bool, bool] = (True, True, True),
 ) -> tuple[Array | None, Array | None, Array | None]:
     """Gradients of `conv2d` with respect to its images, weight and bias.
@@ -103,7 +115,7 @@ def conv2d_gradients(
         weight: its filters (KH, KW, C_in, C_out).
         how: as it was.
         d: gradient with respect to the output, (N, OH, OW, C_out).
-        passed: what `conv2d` remembered.
+        remembered: what `conv2d` returned beside the output.
         wanted: which of the three to compute.
 
     Returns:
@@ -111,6 +123,7 @@ def conv2d_gradients(
         summed over the batch is added up in the order of the images.
     """
     plan = _plan(x, weight, how, input_gradient=wanted[0])
+    passed, kept = remembered
     backend, xp = plan.backend, plan.backend.xp
     collects = wanted[0] and plan.mirrored is not None
     matrices = (plan.seen, plan.channels) if collects else plan.matrices
@@ -138,6 +151,7 @@ def conv2d_gradients(
                     give_to_largest(rounds, noted)
                 desk.pass_on(
                     x[part],
+                    None if kept is None else kept[part],
                     found,
                     back,
                     None if of_x is None else of_x[part],

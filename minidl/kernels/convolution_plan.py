@@ -22,6 +22,10 @@ from minidl.kernels.window import Pair, Window
 # Patches whose rows are shorter than this take longer to copy than to multiply.
 SHORT_ROW = 16
 
+# Bytes up to which covering patches of a whole batch are kept for the gradients. More of them would
+# have left the cache by then, and take more room than time.
+MOST_KEPT = 1 << 20
+
 
 class Convolution(NamedTuple):
     """A convolution and what follows it on the spot.
@@ -47,6 +51,20 @@ class Convolution(NamedTuple):
         return rows // self.pool[0], columns // self.pool[1]
 
 
+class Remembered(NamedTuple):
+    """What the gradients need to know of the forward pass.
+
+    Attributes:
+        passed: booleans (T, N, OH, OW, C_out), a byte for each place of the pooling window: first
+            whether the output is above 0, or True without max(x, 0), then what `choose_largest`
+            tells. None if neither pooling nor max(x, 0) followed.
+        patches: (N, OH * OW, KH * KW * C_in) if they were kept.
+    """
+
+    passed: Array | None = None
+    patches: Array | None = None
+
+
 class Plan:
     """How the work on a batch is laid out.
 
@@ -54,6 +72,7 @@ class Plan:
     read one patch that covers what they see, four times fewer to copy, and for each place there is
     a matrix of its own, in which the filters are padded with zeros to the size of that patch. (An
     infinite pixel then gives nan to the whole pooling window, for 0 times infinity is no number.)
+    So few patches of a small batch are kept until the gradients are wanted, not written out again.
     """
 
     def __init__(
@@ -89,8 +108,12 @@ class Plan:
         self.patch = self.window.size[0] * self.window.size[1] * self.channels
         self.matrices = self.taps if self.covering else 1, self.patch, self.filters
 
-        # What one image needs of scratch memory: for its patches, and for what is found with them.
         rows = self.places[0] * self.places[1]
+        kept = count, rows, self.patch
+        keeps = self.covering and math.prod(kept) * dtype.itemsize <= MOST_KEPT
+        self.kept_patches = kept if keeps else None
+
+        # What one image needs of scratch memory: for its patches, and for what is found with them.
         patches = rows * self.patch * self.pool[0] * self.pool[1]
         if input_gradient:
             patches = max(patches, self.image[0] * self.image[1] * self.seen)
@@ -272,6 +295,7 @@ class Collect(Desk):
     def pass_on(
         self,
         images: Array,
+        patches: Array | None,  # noqa: ARG002  here those of the output's gradient are needed
         found: Array,
         back: Array,
         of_images: Array | None,
@@ -281,17 +305,18 @@ class Collect(Desk):
 
         Args:
             images: the images of this turn.
+            patches: of these images, if they were kept.
             found: the gradient at all their places, (taps, rows, C_out).
             back: the filters as a matrix.
             of_images: where to write the gradient of the images.
             of_weight: where to add that of the filters.
         """
         channels = self.plan.channels
-        patches = self._columns.of_room(self.put(found, self._places))[0]
+        seen = self._columns.of_room(self.put(found, self._places))[0]
         if of_weight is not None:
-            self._weights.add(patches, images, of_weight[None])
+            self._weights.add(seen, images, of_weight[None])
         if of_images is not None:
-            self.plan.multiply(patches, back, out=of_images.reshape(-1, channels))
+            self.plan.multiply(seen, back, out=of_images.reshape(-1, channels))
 
 
 class Scatter(Desk):
@@ -316,6 +341,7 @@ class Scatter(Desk):
     def pass_on(
         self,
         images: Array,
+        patches: Array | None,
         found: Array,
         back: Array,
         of_images: Array | None,
@@ -324,8 +350,9 @@ class Scatter(Desk):
         """As `Collect.pass_on`."""
         plan = self.plan
         if of_weight is not None:
-            patches = self._columns.of(images).reshape(-1, plan.patch)
-            self._weights.add(patches, found, of_weight)
+            if patches is None:
+                patches = self._columns.of(images)
+            self._weights.add(patches.reshape(-1, plan.patch), found, of_weight)
         if of_images is not None:
             count = self.put(found, self._places)
             rows = self._grid[:count].reshape(-1, plan.filters)

@@ -83,28 +83,28 @@ class im2col:  # noqa: N801  it reads as what it does
     ) -> None:
         height, width, channels = shape
         rows, columns = window.positions((height, width))
+        places = rows // pool[0], columns // pool[1]
         self._window, self._pool = window, pool
-        self._places = rows // pool[0], columns // pool[1]
         self._patch = math.prod(window.size) * channels
         self._pixels = window.size == window.strides == (1, 1) == pool  # they are the patches
         self._padded, self.room = _padded_images(backend, dtype, step, shape, window)
         self.nbytes = self._padded.nbytes
         self._lines = as_runs(self.room, 2)
         self._taps = pool[0] * pool[1]
-        size = 0 if self._pixels else step * self._taps * math.prod(self._places) * self._patch
+        self._places, self._shape = math.prod(places), (*places, *window.size, channels)
+        self._axes = 2 if window.dilation[1] == 1 else 1  # of a patch that lie end to end
+        size = 0 if self._pixels else step * self._taps * self._places * self._patch
         self._columns = memory(0, (size,), dtype)
-        self._all = None if self._pixels else self._views(step)
+        if not self._pixels:
+            self._seen = as_runs(window.patches(self._padded, places, pool), self._axes)
+            self._all = self._matrix(self._columns, step)
 
     def of(self, images: Array) -> Array:
         """The patches of images (n, H, W, C), as `of_room` returns them."""
-        count = len(images)
         if self._pixels and not self._window.padded:
             return images.reshape(1, -1, self._patch)
-        if images.flags.c_contiguous:
-            self._lines[:count] = as_runs(images, 2)
-        else:
-            self.room[:count] = images
-        return self.of_room(count)
+        self._bring_in(images)
+        return self.of_room(len(images))
 
     def of_room(self, count: int) -> Array:
         """The patches of the first images in `room`, in memory that the next call overwrites.
@@ -113,19 +113,38 @@ class im2col:  # noqa: N801  it reads as what it does
             (T, n * OH * OW, KH * KW * C): the T places that belong together lie in different
             matrices.
         """
-        if self._all is None:
+        if self._pixels:
             return self._padded[:count].reshape(1, -1, self._patch)
-        source, target, rows = self._all if count == len(self.room) else self._views(count)
-        target[...] = source
+        if count == len(self.room):
+            seen, (rows, target) = self._seen, self._all
+        else:
+            seen, (rows, target) = self._seen[:, :, :count], self._matrix(self._columns, count)
+        target[...] = seen
         return rows
 
-    def _views(self, count: int) -> tuple[Array, Array, Array]:
-        """The patches of the first images where they lie, and twice where they are written to."""
-        patches = self._window.patches(self._padded[:count], self._places, self._pool)
-        matrix = self._columns[: patches.size].reshape(patches.shape)
-        axes = 2 if self._window.dilation[1] == 1 else 1
-        rows = matrix.reshape(self._taps, count * math.prod(self._places), self._patch)
-        return as_runs(patches, axes), as_runs(matrix, axes), rows
+    def write(self, images: Array, to: Array) -> None:
+        """Write the patches of images (n, H, W, C) to memory of their own.
+
+        Args:
+            images: at most `step`.
+            to: C-contiguous, as large as what `of_room` returns. Patches are more than a pixel.
+        """
+        self._bring_in(images)
+        _, target = self._matrix(to.reshape(-1), len(images))
+        target[...] = self._seen[:, :, : len(images)]
+
+    def _bring_in(self, images: Array) -> None:
+        """Write images to `room`."""
+        if images.flags.c_contiguous:
+            self._lines[: len(images)] = as_runs(images, 2)
+        else:
+            self.room[: len(images)] = images
+
+    def _matrix(self, memory: Array, count: int) -> tuple[Array, Array]:
+        """Memory for patches of some images: as `of_room` returns it, and as it is written to."""
+        rows = self._taps, count * self._places, self._patch
+        matrix = memory[: math.prod(rows)].reshape(rows)
+        return matrix, as_runs(matrix.reshape(*self._pool, count, *self._shape), self._axes)
 
 
 class col2im:  # noqa: N801  it reads as what it does

@@ -85,13 +85,13 @@ def conv2d(
             f"the max pooling of {how.pool} that follows does not fit on an output of "
             f"{window.positions(image)}; use a smaller one"
         )
-    out, passed = convolution.conv2d(
+    out, remembered = convolution.conv2d(
         images, filters, None if bias is None else bias.data, how, wants_gradient(*inputs)
     )
 
     def rule(g: Array, wanted: tuple[bool, ...]) -> tuple[Array | None, ...]:
         asked = wanted[0], wanted[1], len(wanted) == 3 and wanted[2]
-        gradients = convolution.conv2d_gradients(images, filters, how, g, passed, asked)
+        gradients = convolution.conv2d_gradients(images, filters, how, g, remembered, asked)
         return gradients[: len(wanted)]
 
     return record_jointly(out, inputs, rule)
