@@ -8,7 +8,8 @@ stays in the fastest cache from slab to slab, or into groups of what is summed o
 
 from __future__ import annotations
 
-from functools import lru_cache
+from collections.abc import Callable
+from functools import lru_cache, partial
 
 import numpy as np
 
@@ -31,6 +32,14 @@ FEW_RESULTS = 1 << 16
 
 def multiply(a: Array, b: Array, out: Array) -> None:
     """Write a @ b to `out`: (M, K) and (K, N) to (M, N), or stacks of such matrices."""
+    prepare(a, b, out)()
+
+
+def prepare(a: Array, b: Array, out: Array) -> Callable[[], Array]:
+    """What computes `multiply` when it is called, with all decided but the product itself.
+
+    It is short to call, for a thread that others wait for.
+    """
     rows, inner = a.shape[-2:]
     if rows * inner * b.shape[-1] > MOST_IN_PLACE and not is_transposed(b):
         count = slabs(rows, inner, b.shape[-1])
@@ -39,7 +48,7 @@ def multiply(a: Array, b: Array, out: Array) -> None:
             out = out.reshape(*out.shape[:-2], count, -1, b.shape[-1])
             if b.ndim > 2:
                 b = b[..., None, :, :]
-    np.matmul(a, b, out=out)
+    return partial(np.matmul, a, b, out)
 
 
 def is_transposed(matrix: Array) -> bool:

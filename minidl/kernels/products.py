@@ -7,7 +7,8 @@ rounded. Who calls keeps BLAS to one thread: an operation for its value, `backwa
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import lru_cache
+from functools import lru_cache, partial
+from operator import call
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -56,10 +57,7 @@ def multiply(a: Array, b: Array, bias: Array | None = None, relu: bool = False) 
     backend = of(a)
     rows, columns = len(a), b.shape[1]
     if backend is CPU:
-        large = rows * len(b) * columns > blas.MOST_IN_PLACE
-        if large:
-            b = blas.laid_out(b, rows)
-        way = _way(rows, len(b), columns, large and blas.is_transposed(a))
+        b, way = _laid_out(a, b)
         if way:
             return _in_parts(a, b, bias, relu, way)
     product: Array
@@ -89,14 +87,28 @@ def multiply_gradients(
         (M, K) and (K, N), None for what is not wanted.
     """
     if of_a and of_b and type(d) is np.ndarray and _are_a_pair(len(a), *b.shape):
-        found: list[Any] = [None, None]
-
-        def compute(number: int) -> None:
-            found[number] = multiply(a.T, d) if number else multiply(d, b.T)
-
-        share(compute, [0, 1])
-        return found[0], found[1]
+        (gradient_of_a, first), (gradient_of_b, second) = _prepare(d, b.T), _prepare(a.T, d)
+        share(call, [first, second])
+        return gradient_of_a, gradient_of_b
     return multiply(d, b.T) if of_a else None, multiply(a.T, d) if of_b else None
+
+
+def _prepare(a: Array, b: Array) -> tuple[Array, Callable[[], Any]]:
+    """Memory for a product that is not shared itself, and what computes it."""
+    out = memory.empty(CPU, (len(a), b.shape[1]), _dtype(a, b))
+    b, way = _laid_out(a, b)
+    if way and way.axis == INNER:
+        return out, partial(_add_up, a, b, out, way)
+    return out, blas.prepare(a, b, out)
+
+
+def _laid_out(a: Array, b: Array) -> tuple[Array, Way | None]:
+    """The second matrix as BLAS takes it soonest, and how to cut the product."""
+    rows, columns = len(a), b.shape[1]
+    large = rows * len(b) * columns > blas.MOST_IN_PLACE
+    if large:
+        b = blas.laid_out(b, rows)
+    return b, _way(rows, len(b), columns, large and blas.is_transposed(a))
 
 
 @lru_cache(maxsize=1024)
@@ -131,26 +143,34 @@ def _in_parts(a: Array, b: Array, bias: Array | None, relu: bool, way: Way) -> A
         add_and_rectify(out, bias, relu)
         return out
     at_once = out.size >= LONG_PASS * len(way.parts)
-
-    def compute(part: slice) -> None:
+    calls: list[Callable[[], Any]] = []
+    for part in way.parts:
         down, across = (part, slice(None)) if way.axis == ROWS else (slice(None), part)
         result = out[down, across]
-        blas.multiply(a[down], b[:, across], result)
-        if at_once:
-            add_and_rectify(result, None if bias is None else bias[across], relu)
-
-    _compute_parts(compute, way.parts)
+        product = blas.prepare(a[down], b[:, across], result)
+        if at_once and (relu or bias is not None):
+            some = None if bias is None else bias[across]
+            calls.append(partial(_finish, product, result, some, relu))
+        else:
+            calls.append(product)
+    _call_all(calls)
     if not at_once:
         add_and_rectify(out, bias, relu)
     return out
 
 
-def _compute_parts(compute: Callable[[slice], None], parts: list[slice]) -> None:
-    """Compute all parts, on several threads if there are several."""
-    if len(parts) > 1:
-        share(compute, parts)
+def _finish(product: Callable[[], Any], result: Array, bias: Array | None, relu: bool) -> None:
+    """Compute a part, and what follows on it."""
+    product()
+    add_and_rectify(result, bias, relu)
+
+
+def _call_all(calls: list[Callable[[], Any]]) -> None:
+    """Make all calls, on several threads if there are several."""
+    if len(calls) > 1:
+        share(call, calls)
     else:
-        compute(parts[0])
+        calls[0]()
 
 
 def _dtype(a: Array, b: Array) -> np.dtype[Any]:
@@ -165,11 +185,7 @@ def _add_up(a: Array, b: Array, out: Array, way: Way) -> None:
     left = a.reshape(rows, groups, length).swapaxes(0, 1)
     right = b.reshape(groups, length, columns)
     with scratch.borrow(CPU, (groups, rows, columns), out.dtype) as products:
-
-        def compute(part: slice) -> None:
-            np.matmul(left[part], right[part], out=products[part])
-
-        _compute_parts(compute, way.parts)
+        _call_all([partial(np.matmul, left[p], right[p], products[p]) for p in way.parts])
         np.add.reduce(products, out=out)
 
 

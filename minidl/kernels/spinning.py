@@ -38,7 +38,6 @@ class CLibrary(NamedTuple):
 
     initialize: Any
     acquire: Any  # outside of the interpreter
-    try_to_acquire: Any
     release: Any
     current_core: Any
 
@@ -53,15 +52,13 @@ def c_library() -> CLibrary | None:
         found = CLibrary(
             outside.pthread_spin_init,
             outside.pthread_spin_lock,
-            inside.pthread_spin_trylock,
             inside.pthread_spin_unlock,
             inside.sched_getcpu,
         )
     except (AttributeError, OSError):
         return None
     found.initialize.argtypes = [ctypes.c_void_p, ctypes.c_int]
-    for function in found[1:4]:
-        function.argtypes = [ctypes.c_void_p]
+    found.acquire.argtypes = found.release.argtypes = [ctypes.c_void_p]
     return found
 
 
@@ -126,12 +123,6 @@ class Signal:
             self._library.release(self._address)
         elif self._lock.locked():
             self._lock.release()
-
-    def forget(self) -> None:
-        """As if it had not been given."""
-        self._lock.acquire(blocking=False)
-        if self._library:
-            self._library.try_to_acquire(self._address)
 
 
 class Cores:

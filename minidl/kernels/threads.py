@@ -36,6 +36,9 @@ VARIABLE = "MINIDL_NUM_THREADS"
 PIECE_BYTES = 7 << 18
 MOST_PIECES = 8
 
+# A helper and who calls it look every so many times on which core they are.
+LOOK_EVERY = 16
+
 # Seconds for which a helper that has nothing to do stays awake, or twice as many.
 PATIENCE = 0.02
 
@@ -168,27 +171,25 @@ def _share_with(wanted: int, work: Callable[[Any], None], pieces: list[Any]) -> 
     helpers: list[_Helper] = []
 
     def take_turns() -> None:
-        before = _inside.alone, _inside.holds
         try:
-            _inside.alone = _inside.holds = True
             for piece in remaining:
                 if errors:
                     return
                 work(piece)
         except BaseException as error:
             errors.append(error)
-        finally:
-            _inside.alone, _inside.holds = before
 
     try:
         _take_helpers(helpers, wanted)
         for helper in helpers:
             helper.start(take_turns)
+        _inside.alone = True
         take_turns()
     finally:
         # Nobody may go on while a helper still writes, not even after Ctrl-C.
         while True:
             try:
+                _inside.alone = False
                 for helper in helpers:
                     while not helper.finished:
                         helper.wait()
@@ -232,11 +233,13 @@ class Ahead(Generic[T]):
         work = self._work
         assert work is not None  # noqa: S101  until it is done, here and nowhere else
         try:
+            _inside.alone = _inside.holds = False
             self._outcome.append(work())
             self._work = None  # and what it holds on to, which may hold on to this
         except BaseException as error:
             self._error = error
         finally:
+            _inside.alone = _inside.holds = True
             self._done.release()
 
     def result(self) -> T:
@@ -275,13 +278,14 @@ class _Helper:
 
     def start(self, job: Callable[[], None], then: Then | None = None) -> None:
         """Begin with a job, which must not raise; afterwards pass the helper to `then`."""
-        self._done.forget()
         self._caller_awake = _may_wait_awake()
         # A copy of the context, so that numpy.errstate holds there as it does here.
         self._job = contextvars.copy_context(), job, then
         self.asked += 1
         begin = self._call.let_in if self.awake else self._call.wake
-        self._caller_core, self._called_at = current_core(), perf_counter()
+        if not self.awake or self.asked % LOOK_EVERY == 1:
+            self._caller_core = current_core()
+        self._called_at = perf_counter()
         self.finished = False
         begin()
 
@@ -293,28 +297,27 @@ class _Helper:
             # No longer than it has worked itself, since their pieces are alike.
             _cores.take_note(perf_counter() - since - (since - self._called_at), self._own_core)
 
-    def fall_asleep(self) -> None:
-        """Wait asleep from now on. A job, for the helper decides how it waits."""
-        self.awake = False
-
     def _serve(self) -> None:
+        _inside.alone = _inside.holds = True
         while True:
             self._call.wait(self.awake)
             if self.finished:
                 continue
+            # Who called wants the interpreter, too, now and when the job is done. So the way is as
+            # short as can be to the first long call, and from telling of the end to waiting again.
             heard_at = perf_counter()
+            context, job, then = self._job
+            context.run(job)
+            del context, job, self._job  # arrays are not to be held until the next job
+            if self.awake:
+                _cores.take_note(heard_at - self._called_at, self._caller_core)
             was_awake, self.awake = self.awake, _may_wait_awake()
             if self.awake and not was_awake:
                 leave_core(self._caller_core)
                 _somebody_awake.set()
-            # To the first long call, which lets others into the interpreter, the way is short.
-            context, job, then = self._job
-            context.run(job)
-            del context, job, self._job  # arrays are not to be held until the next job
-            if was_awake:
-                _cores.take_note(heard_at - self._called_at, self._caller_core)
+            if not was_awake or self.asked % LOOK_EVERY == 1:
+                self._own_core = current_core()
             caller_awake = self._caller_awake
-            self._own_core = current_core()
             self.finished = True
             self._done.give(caller_awake)
             if then:
@@ -362,12 +365,17 @@ def _take_helpers(taken: list[_Helper], wanted: int) -> None:
                 taken.append(_made[-1])
 
 
+def _nothing() -> None:
+    """The job of a helper that is to fall asleep."""
+
+
 def _send_to_sleep() -> None:
     """Have helpers sleep that nobody has asked for a while. Never returns."""
     asked: dict[_Helper, int] = {}
     back = threading.Event()
 
-    def put_back(helper: _Helper) -> None:
+    def put_to_sleep(helper: _Helper) -> None:
+        helper.awake = False
         _helpers.insert(0, helper)  # those that are awake are taken before
         back.set()
 
@@ -381,7 +389,7 @@ def _send_to_sleep() -> None:
                 with _making, contextlib.suppress(ValueError):
                     _helpers.remove(helper)
                     back.clear()
-                    helper.start(helper.fall_asleep, put_back)
+                    helper.start(_nothing, put_to_sleep)
                     back.wait()
             asked[helper] = helper.asked
         if any(helper.awake for helper in _made):
