@@ -10,6 +10,7 @@ import stand_in
 
 import minidl
 from minidl import backend
+from minidl.kernels import convolution
 
 # For tests/mutation: that an input fails is enough, the smallest one that does is not looked for.
 hypothesis.settings.register_profile(
@@ -65,3 +66,11 @@ def number_of_threads():
     before = minidl.get_num_threads()
     yield
     minidl.set_num_threads(before)
+
+
+@pytest.fixture
+def new_plans():
+    """No plan is remembered that was made with other limits."""
+    convolution._remembered_plan.cache_clear()
+    yield
+    convolution._remembered_plan.cache_clear()

@@ -342,23 +342,17 @@ def test_a_byte_for_each_place_is_remembered(how):
     assert passed.shape == (how.pool[0] * how.pool[1], *out.shape)
 
 
-@pytest.fixture
-def forget_plans():
-    """What clears all plans, also at the end: those made with settings that a test has changed."""
-    yield convolution._remembered_plan.cache_clear
-    convolution._remembered_plan.cache_clear()
-
-
+@pytest.mark.usefixtures("new_plans")
 @pytest.mark.parametrize("how", HOWS, ids=lambda how: f"{how.relu} {how.pool}")
 @pytest.mark.parametrize("channels", [2, 6])
-def test_patches_are_remembered_where_they_are_few(how, channels, monkeypatch, forget_plans):
+def test_patches_are_remembered_where_they_are_few(how, channels, monkeypatch):
     x, weight, bias, d = batch(how, channels, count=5)
     size = 5 * 3 * 3 * (4 * 4 * channels) * x.itemsize  # of 3x3 places that see 4x4 pixels
     monkeypatch.setitem(convolution.COLUMN_BYTES, "cpu", size // 2)  # turns of 2, 2 and 1 images
     results = []
     for most in (size, size - 1):
         monkeypatch.setattr(convolution_plan, "MOST_KEPT", most)
-        forget_plans()
+        convolution._remembered_plan.cache_clear()
         out, remembered = conv2d(x, weight, bias, how)
         if most < size or channels != 2 or how.pool != (2, 2):
             assert remembered.patches is None

@@ -913,3 +913,19 @@ def test_a_parameter_that_is_skipped_now_and_then_steps_as_if_alone(make):
             single.step()
     for one, other in zip(together, alone, strict=True):
         assert_array_equal(one.data, other.data)
+
+
+@pytest.mark.parametrize("sizes", [[5000], [5000, 3], [20_000]], ids=str)
+def test_settings_that_are_numpys_numbers_do_what_their_values_do(sizes):
+    results = []
+    for number in (float, np.float64):
+        params = [Parameter(numbers((n,), n).astype(np.float32)) for n in sizes]
+        betas = number(0.9), number(0.99)
+        trained = Adam(params, lr=number(0.3), betas=betas, eps=number(1e-3))
+        for step in range(3):
+            for param in params:
+                param.grad = numbers(param.shape, step).astype(np.float32)
+            trained.step()
+        results.append([param.data for param in params])
+    for one, other in zip(*results, strict=True):
+        assert_array_equal(one, other)

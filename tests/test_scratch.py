@@ -300,14 +300,6 @@ class PlantedError(Exception):
 
 
 @pytest.fixture
-def new_plans():
-    """No plan is remembered that was made with other limits."""
-    convolution._remembered_plan.cache_clear()
-    yield
-    convolution._remembered_plan.cache_clear()
-
-
-@pytest.fixture
 def small_turns(monkeypatch, new_plans):  # noqa: ARG001
     """Convolutions take one image at a time, and each is a piece of its own."""
     monkeypatch.setitem(convolution.COLUMN_BYTES, "cpu", 1)

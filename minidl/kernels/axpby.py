@@ -35,7 +35,7 @@ def axpby(alpha: float, x: Array, beta: float, y: Array) -> None:
         routine(y.size, alpha, _address(x), 1, beta, _address(y), 1)
         return
     if beta != 1:
-        y *= float(beta)  # one of NumPy's numbers would make float64 of float32
+        y *= float(beta)  # with one of NumPy's numbers NumPy would compute in float64
     y += x if alpha == 1 else x * float(alpha)
 
 

@@ -3,7 +3,8 @@
 Every patch that the kernel sees becomes one row of a matrix, so that the convolution is one product
 of (patches, KH*KW*C_in) with (KH*KW*C_in, C_out) [1]. Written out for a whole batch, that matrix is
 KH*KW times the size of the batch. Here it exists for a few images only, in scratch memory small
-enough to stay in the processor's cache, and is built again for the gradients.
+enough to stay in the processor's cache, and is built again for the gradients; only where patches
+overlap little, and are few, are they kept.
 
 What often follows, max(x, 0) and max pooling, is done on the spot, while the results are in the
 cache. Patches may be written out in any order; with each place of the pooling window in a matrix of

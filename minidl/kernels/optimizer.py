@@ -181,10 +181,11 @@ def adam(
     [2] I. Loshchilov, F. Hutter: Decoupled weight decay regularization, 2019, algorithm 2.
     """
     xp = layout.backend.xp
-    b1, b2 = betas
+    # With one of its own numbers instead of Python's, NumPy would compute in float64.
+    b1, b2, eps = float(betas[0]), float(betas[1]), float(eps)
     root = math.sqrt((1 - b2) / (1 - b2**step_number))
     size = lr * (1 - b1) / (1 - b1**step_number) / root
-    least = float(eps / root)  # an np.float64 would make step float64
+    least = eps / root
     faded = _faded(layout, step_number)
 
     def rule(g: Array, step: Array, m: Array, s: Array) -> tuple[Array, float]:

@@ -142,17 +142,16 @@ def _in_parts(a: Array, b: Array, bias: Array | None, relu: bool, way: Way) -> A
         _add_up(a, b, out, way)
         add_and_rectify(out, bias, relu)
         return out
-    at_once = out.size >= LONG_PASS * len(way.parts)
-    calls: list[Callable[[], Any]] = []
+    at_once = (relu or bias is not None) and out.size >= LONG_PASS * len(way.parts)
+    calls = []
     for part in way.parts:
         down, across = (part, slice(None)) if way.axis == ROWS else (slice(None), part)
         result = out[down, across]
-        product = blas.prepare(a[down], b[:, across], result)
-        if at_once and (relu or bias is not None):
-            some = None if bias is None else bias[across]
-            calls.append(partial(_finish, product, result, some, relu))
-        else:
-            calls.append(product)
+        product: Callable[[], Any] = blas.prepare(a[down], b[:, across], result)
+        if at_once:
+            own_bias = None if bias is None else bias[across]
+            product = partial(_finish, product, result, own_bias, relu)
+        calls.append(product)
     _call_all(calls)
     if not at_once:
         add_and_rectify(out, bias, relu)

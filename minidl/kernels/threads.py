@@ -491,25 +491,25 @@ def _blas() -> list[tuple[Callable[[], int], SetThreads]]:
 
 
 @cache
-def blas_function(name: str) -> Any:
-    """A function of the OpenBLAS that NumPy has loaded, by the name it has in C; None for none."""
+def _openblas() -> Any:
+    """What threadpoolctl knows of the OpenBLAS that NumPy has loaded; None for another BLAS."""
     from threadpoolctl import ThreadpoolController
 
-    for library in ThreadpoolController().select(internal_api="openblas").lib_controllers:
-        symbol = getattr(library, "_get_symbol", None)
-        if symbol:
-            return symbol(name)
-    return None
+    libraries = ThreadpoolController().select(internal_api="openblas").lib_controllers
+    return libraries[0] if libraries else None
+
+
+def blas_function(name: str) -> Any:
+    """A function of OpenBLAS, by the name it has in C; None if it or the library is not there."""
+    symbol = getattr(_openblas(), "_get_symbol", None)
+    return symbol(name) if symbol else None
 
 
 @cache
 def blas_architecture() -> str:
     """The kind of processor that OpenBLAS computes for, in its words; "" for another BLAS."""
-    from threadpoolctl import ThreadpoolController
-
-    for library in ThreadpoolController().select(internal_api="openblas").lib_controllers:
-        return str(library.info()["architecture"])
-    return ""
+    library = _openblas()
+    return str(library.info()["architecture"]) if library else ""
 
 
 def _after_fork() -> None:
