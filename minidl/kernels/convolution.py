@@ -37,9 +37,10 @@ from minidl.kernels.pooling import choose_largest, give_to_largest
 from minidl.kernels.products import sum_rows
 from minidl.kernels.threads import share
 
-# What the columns of one turn may take, chosen by measurement: larger ones leave the cache before
-# the product reads them, smaller ones make products too small to run at full speed.
-COLUMN_BYTES = {"cpu": 1 << 21, "gpu": 1 << 28}
+# What the columns of one turn may take, chosen by measurement. Larger ones would leave the cache
+# that cores share before the product reads them. Smaller ones mean more and shorter calls of NumPy,
+# and after each a thread may find another in the interpreter and sleep for as long as a call takes.
+COLUMN_BYTES = {"cpu": 1 << 23, "gpu": 1 << 28}
 
 NOTHING = Remembered()
 
