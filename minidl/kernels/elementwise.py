@@ -13,8 +13,9 @@ from minidl.kernels import memory
 from minidl.kernels.threads import parts_of, share
 
 # NumPy needs a call of its inner loop for each line of a broadcast operation, which takes as long
-# as some hundred elements.
+# as some hundred elements. So from MANY elements on, lines are made as long as this.
 LINE = 1 << 12
+MANY = 1 << 14
 
 
 class AddAndRectify:
@@ -42,7 +43,7 @@ class AddAndRectify:
             return
         rows, columns = shape
         # Several rows make one line, if their number can be divided so.
-        count = math.gcd(rows, 1 << (LINE // columns).bit_length()) if rows * columns > LINE else 1
+        count = math.gcd(rows, 1 << (LINE // columns).bit_length()) if rows * columns > MANY else 1
         lines = backend.xp.empty((count, columns), dtype=dtype)
         lines[...] = 0 if bias is None else bias
         line = lines.reshape(-1)
@@ -74,7 +75,7 @@ def add_and_rectify(rows: Array, bias: Array | None, relu: bool) -> None:
         relu: whether to take the maximum with 0.
     """
     backend = of(rows)
-    if rows.size > LINE and rows.flags.c_contiguous:
+    if rows.size > MANY and rows.flags.c_contiguous:
         AddAndRectify(backend, rows.shape, rows.dtype, bias, relu)(rows)
         return
     if relu:
