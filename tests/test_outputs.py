@@ -16,9 +16,10 @@ from reference import numbers
 
 import minidl
 from minidl import Tensor, no_grad
+from minidl.kernels import products, threads
 from minidl.kernels.threads import share
 from minidl.training import outputs
-from minidl.training.outputs import BATCHES_A_THREAD, outputs_of
+from minidl.training.outputs import BATCHES_A_THREAD, FEWEST_BATCHES, outputs_of
 
 A_MINUTE = 60  # what nobody waits for unless something hangs
 COUNTS = [1, 2, 3, 8]
@@ -32,6 +33,11 @@ class PlantedError(Exception):
 def worth_sharing(monkeypatch):
     """However little time a batch takes."""
     monkeypatch.setattr(outputs, "WORTH_SHARING", -1.0)
+
+
+def batches_for(count):
+    """So many batches that each of so many threads has as many of those after the first."""
+    return 1 + count * -(-FEWEST_BATCHES // count)
 
 
 def meeting(count):
@@ -108,17 +114,45 @@ def watch_dense(monkeypatch, before):
 # The same outputs, in order
 
 
-@pytest.mark.parametrize("batches", [1, 2, 9, 25])
-def test_every_number_of_threads_predicts_the_same_bits_as_batch_by_batch(batches):
+@pytest.mark.parametrize("batches", [1, 2, FEWEST_BATCHES - 1, FEWEST_BATCHES, 25])
+def test_every_number_of_threads_predicts_the_same_bits(batches):
     x = numbers((64 * batches - 57, 28, 28, 1), 0).astype(np.float32)  # 7 in the last batch
-    model = image_model()
+    trainer = trainer_of(image_model())
     minidl.set_num_threads(1)
-    expected = batch_by_batch(model, x, 64)
-    trainer = trainer_of(model)
+    expected = trainer.predict(x, batch_size=64)
+    each = batch_by_batch(trainer.model, x, 64)
     for count in COUNTS:
         minidl.set_num_threads(count)
-        assert batch_by_batch(model, x, 64).tobytes() == expected.tobytes()
         assert trainer.predict(x, batch_size=64).tobytes() == expected.tobytes()
+        assert batch_by_batch(trainer.model, x, 64).tobytes() == each.tobytes()
+    if batches < FEWEST_BATCHES:
+        assert_array_equal(expected, each)
+    else:  # where products are whole, which may be rounded in another way than their parts
+        np.testing.assert_allclose(expected, each, rtol=1e-5, atol=1e-5 * np.abs(each).max())
+
+
+def test_products_are_whole_where_a_thread_has_a_batch_to_itself(monkeypatch):
+    cut, way = [], products._way
+
+    def noted(*shape):
+        found = way(*shape)
+        cut.append(found is not None and len(found.parts) > 1)
+        return found
+
+    monkeypatch.setattr(products, "_way", noted)
+    wide = minidl.Sequential([minidl.Dense(1024)], input_shape=(1024,))
+    x = np.ones((64 * FEWEST_BATCHES, 1024), np.float32)
+    for count in COUNTS:
+        minidl.set_num_threads(count)
+        cut.clear()
+        trainer_of(wide).predict(x, batch_size=64)
+        assert cut == [True] + [False] * (FEWEST_BATCHES - 1)
+        cut.clear()
+        trainer_of(wide).predict(x[64:], batch_size=64)
+        assert cut == [True] * (FEWEST_BATCHES - 1)
+        with pytest.raises(PlantedError), threads.undivided():
+            raise PlantedError
+        assert threads.divides()
 
 
 @pytest.mark.parametrize("samples", [1, 3, 4, 139, 400])
@@ -132,13 +166,13 @@ def test_outputs_are_those_of_their_samples_with_batches_of_any_size(samples, si
 
 
 def test_outputs_are_in_order_when_one_is_ready_after_the_next(monkeypatch):
-    model, x = small_model(), rows(11)
+    model, x = small_model(), rows(4 * FEWEST_BATCHES)
     expected, third = batch_by_batch(model, x, 4), threading.Event()
 
     def turn_round(batch):
-        if batch.shape == (3, 5):  # the smaller, last batch
+        if batch.shape == (4, 5) and (batch.data == x[8:12]).all():
             third.set()
-        elif is_later(batch):
+        elif batch.shape == (4, 5) and (batch.data == x[4:8]).all():
             assert third.wait(A_MINUTE)
 
     watch_dense(monkeypatch, turn_round)
@@ -193,7 +227,7 @@ def test_tensors_and_arrays_in_any_memory_order_are_predicted_alike():
 @pytest.mark.parametrize("count", [2, 3, 8])
 @pytest.mark.parametrize("what", ["predict", "evaluate"])
 def test_so_many_threads_have_a_batch_each(monkeypatch, what, count):
-    samples = 4 * count + 4
+    samples = 4 * batches_for(count)
     x, y, trainer = rows(samples), labels(samples), trainer_of(small_model())
     meet, threads = meeting(count), set()
 
@@ -213,7 +247,10 @@ def test_so_many_threads_have_a_batch_each(monkeypatch, what, count):
 
 
 def elsewhere(work, pieces, **_):
-    """As `share`, but the caller itself takes no piece."""
+    """As `share`, but the caller itself takes no piece of several."""
+    if len(pieces) == 1:
+        work(pieces[0])
+        return
     with ThreadPoolExecutor(2) as pool:
         list(pool.map(work, pieces))
 
@@ -294,11 +331,11 @@ def test_what_is_minidls_alone_is_called_in_several_threads(monkeypatch, name):
     assert threads_that_compute(monkeypatch, OWN[name]()) - {threading.get_ident()}
 
 
-def test_fewer_batches_than_threads_are_computed_by_the_caller(monkeypatch):
+def test_few_batches_are_computed_by_the_caller(monkeypatch):
     minidl.set_num_threads(3)
-    own, here = small_model(), {threading.get_ident()}
-    assert threads_that_compute(monkeypatch, own, samples=12) == here  # the first, and two
-    assert threads_that_compute(monkeypatch, own, samples=13) != here
+    own, here, few = small_model(), {threading.get_ident()}, 4 * (FEWEST_BATCHES - 1)
+    assert threads_that_compute(monkeypatch, own, samples=few) == here
+    assert threads_that_compute(monkeypatch, own, samples=few + 1) != here
 
 
 def test_batches_that_take_no_time_are_computed_by_the_caller(monkeypatch):
@@ -314,7 +351,7 @@ def test_a_forward_that_the_user_has_set_is_called_by_the_caller_alone(monkeypat
     assert threads_that_compute(monkeypatch, model) == {threading.get_ident()}
 
 
-@pytest.mark.parametrize("bytes_at_most", [outputs.MOST_BYTES, 5 * 12 + 11, 1])
+@pytest.mark.parametrize("bytes_at_most", [outputs.MOST_BYTES, 9 * 12 + 11, 8 * 12 - 1, 1])
 @pytest.mark.parametrize("count", [1, 2, 3])
 def test_few_batches_are_computed_ahead_and_one_where_the_user_has_a_part(
     monkeypatch, count, bytes_at_most
@@ -327,8 +364,8 @@ def test_few_batches_are_computed_ahead_and_one_where_the_user_has_a_part(
         taken.append(number)
         return Tensor(x[number : number + 1])
 
-    fits = max(1, bytes_at_most // 12)
-    several = min(BATCHES_A_THREAD * count, fits) if count > 1 else 1
+    fits = bytes_at_most // 12
+    several = min(BATCHES_A_THREAD * count, fits) if count > 1 and fits >= FEWEST_BATCHES else 1
     for model, ahead in ((small_model(), several), (USERS["layer"](), 1)):
         taken.clear()
         for number, out in enumerate(outputs_of(model, range(100), take)):
@@ -441,7 +478,7 @@ def test_modes_are_evaluation_inside_and_those_of_before_afterwards(
 @pytest.mark.parametrize("count", [1, 2, 3])
 def test_no_thread_records_a_graph_of_what_it_predicts(monkeypatch, count):
     minidl.set_num_threads(count)
-    model, samples = small_model(), 4 * count + 4
+    model, samples = small_model(), 4 * batches_for(count)
     x, meet, recorded, handed_on = rows(samples), meeting(count), [], []
 
     def look(batch):
@@ -457,7 +494,7 @@ def test_no_thread_records_a_graph_of_what_it_predicts(monkeypatch, count):
     trainer = trainer_of(model, loss)
     trainer.predict(x, batch_size=4)
     trainer.evaluate(x, labels(samples), batch_size=4)
-    batches = np.split(x, count + 1)
+    batches = np.split(x, batches_for(count))
     handed_on += [out.requires_grad for out in outputs_of(model, batches, Tensor)]
     assert recorded == [False] * (6 * len(batches))
     assert handed_on == [False] * (2 * len(batches))
@@ -482,7 +519,7 @@ def test_every_thread_records_graphs_again_afterwards(monkeypatch, fails):
 
     watch_dense(monkeypatch, together)
     try:
-        trainer_of(model).predict(rows(16), batch_size=4)
+        trainer_of(model).predict(rows(4 * batches_for(3)), batch_size=4)
     except PlantedError:
         assert fails
     share(work, list(range(3)))

@@ -16,7 +16,7 @@ import numpy as np
 from minidl.backend import CPU, Array, of
 from minidl.kernels import blas, memory, scratch
 from minidl.kernels.elementwise import add_and_rectify
-from minidl.kernels.threads import cut, pieces_of, share
+from minidl.kernels.threads import cut, divides, pieces_of, share
 
 # Multiplications that are just worth cutting in two, and how many of them take the time that
 # reading an element takes, or writing one and passing over it again. The parts of so much work are
@@ -108,7 +108,7 @@ def _laid_out(a: Array, b: Array) -> tuple[Array, Way | None]:
     large = rows * len(b) * columns > blas.MOST_IN_PLACE
     if large:
         b = blas.laid_out(b, rows)
-    return b, _way(rows, len(b), columns, large and blas.is_transposed(a))
+    return b, _way(rows, len(b), columns, large and blas.is_transposed(a), divides())
 
 
 @lru_cache(maxsize=1024)
@@ -202,7 +202,9 @@ def _ones(dtype: np.dtype[Any]) -> Array:
 
 
 @lru_cache(maxsize=1024)
-def _way(rows: int, inner: int, columns: int, transposed: bool = False) -> Way | None:
+def _way(
+    rows: int, inner: int, columns: int, transposed: bool = False, divide: bool = True
+) -> Way | None:
     """How to cut a product; None if it is not worth cutting.
 
     BLAS copies both matrices to where it reads them fast. Cut along the longest axis, the parts
@@ -213,9 +215,10 @@ def _way(rows: int, inner: int, columns: int, transposed: bool = False) -> Way |
         inner: K.
         columns: N.
         transposed: whether the first matrix is, with samples to sum over.
+        divide: whether into parts for several threads.
     """
     work = rows * columns * (inner + WRITE_WORK) + (rows + columns) * inner * READ_WORK
-    pieces = pieces_of(work, PIECE_WORK, 3)
+    pieces = pieces_of(work, PIECE_WORK, 3) if divide else 1
     axis, length = (ROWS, rows) if rows > columns else (COLUMNS, columns)
     slabs = blas.slabs(rows, inner, columns)
     groups = 1

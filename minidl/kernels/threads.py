@@ -159,6 +159,29 @@ def share(work: Callable[[Any], None], pieces: list[Any], long: bool = False) ->
                 work(piece)
 
 
+class undivided:  # noqa: N801  it reads as what it does
+    """A block in which this thread leaves products whole, as others have such work of their own.
+
+    Each part would take calls of its own, copy again what the parts have in common, and bring the
+    thread back to the interpreter in between, where others may be. Whoever enters must do so for
+    any number of threads, because a part may be rounded in another way than the whole.
+    """
+
+    __slots__ = ("_before",)
+
+    def __enter__(self) -> None:
+        self._before = _inside.divides
+        _inside.divides = False
+
+    def __exit__(self, *_: object) -> None:
+        _inside.divides = self._before
+
+
+def divides() -> bool:
+    """Whether this thread is in no `undivided` block."""
+    return _inside.divides
+
+
 def training_step_done() -> None:
     """Let this thread find out whether sharing makes its training steps quicker."""
     if _count > 1:
@@ -330,11 +353,13 @@ class _Inside(threading.local):
     Attributes:
         alone: whether it computes a piece that is shared out already, whose own work is not.
         holds: whether it, or the thread that it computes a piece for, keeps BLAS to one thread.
+        divides: whether it cuts products into parts, for others to compute some of them.
         pace: whether it shares its work, if it trains.
     """
 
     alone = False
     holds = False
+    divides = True
 
     def __init__(self) -> None:
         self.pace = Pace()

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
-from minidl.kernels.threads import get_num_threads, share
+from minidl.kernels.threads import get_num_threads, share, undivided
 from minidl.layers import Layer, Module, Sequential, Softmax
 from minidl.layers.activation import ACTIVATIONS
 from minidl.ops import probability
@@ -19,6 +19,10 @@ Batch = TypeVar("Batch")
 BATCHES_A_THREAD = 8
 MOST_BYTES = 64 << 20
 
+# Fewer batches than this are computed one after the other, by all threads together: of so few, most
+# threads of a large machine would have none.
+FEWEST_BATCHES = 8
+
 # A batch that takes fewer seconds is made of calls too short to gain from a second thread.
 WORTH_SHARING = 1e-4
 
@@ -28,8 +32,10 @@ def outputs_of(
 ) -> Iterator[Tensor]:
     """The outputs of a model in evaluation mode, batch by batch and in order, without a graph.
 
-    A thread that has a batch to itself need not wait for others as those do that share one. The
-    outputs are the same to the last bit: what is cut into pieces, and how, does not depend on it.
+    A thread that has a batch to itself need not wait for others as those do that share one, and
+    cuts no product into parts. The outputs are the same to the last bit for any number of threads,
+    because it does not decide which batches are computed that way: all after the first, if there
+    are enough and their outputs are not too large.
 
     Args:
         model: in evaluation mode. Several threads call it at once if it consists of minidl's own
@@ -37,17 +43,35 @@ def outputs_of(
         batches: what names the batches.
         take: gives the inputs of a batch, in the dtype and on the device of the model.
     """
-    threads = get_num_threads()
+
+    def compute(batch: Batch) -> Tensor:
+        with no_grad():  # which holds for one thread
+            return model(take(batch))
+
+    found: dict[int, Tensor] = {}
+
+    def compute_whole(number: int) -> None:
+        with undivided():
+            found[number] = compute(batches[number])
+
+    if not batches:
+        return
     started = time.perf_counter()
-    first = _compute(model, batches[:1], take)
+    first = compute(batches[0])
     seconds = time.perf_counter() - started
-    size = max([out.data.nbytes for out in first], default=0)
-    yield from first
-    at_once = 1
-    if threads > 1 and seconds > WORTH_SHARING and _is_own(model):
-        at_once = min(BATCHES_A_THREAD * threads, max(1, MOST_BYTES // max(1, size)))
+    yield first
+    room = MOST_BYTES // max(1, first.data.nbytes)
+    if min(len(batches), room) < FEWEST_BATCHES or not _is_own(model):
+        yield from map(compute, batches[1:])
+        return
+    threads = get_num_threads()
+    worth_it = threads > 1 and seconds > WORTH_SHARING
+    at_once = min(BATCHES_A_THREAD * threads, room) if worth_it else 1
+    numbers = range(len(batches))
     for start in range(1, len(batches), at_once):
-        yield from _compute(model, batches[start : start + at_once], take)
+        together = list(numbers[start : start + at_once])
+        share(compute_whole, together, long=True)
+        yield from map(found.pop, together)
 
 
 def ends_in_softmax(model: Module) -> bool:
@@ -56,25 +80,6 @@ def ends_in_softmax(model: Module) -> bool:
         model = model.layers[-1]
     last = getattr(model, "activation", model)
     return isinstance(last, Softmax) or last is probability.softmax
-
-
-def _compute(
-    model: Module, batches: Sequence[Batch], take: Callable[[Batch], Tensor]
-) -> list[Tensor]:
-    """The outputs for some batches, at once if no thread stays without one."""
-    found: dict[int, Tensor] = {}
-
-    def compute(number: int) -> None:
-        with no_grad():  # which holds for one thread
-            found[number] = model(take(batches[number]))
-
-    numbers = list(range(len(batches)))
-    if len(batches) < max(2, get_num_threads()):
-        for number in numbers:
-            compute(number)
-    else:
-        share(compute, numbers, long=True)
-    return [found[number] for number in numbers]
 
 
 def _is_own(model: Module) -> bool:
