@@ -16,6 +16,7 @@ import weakref
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -779,6 +780,83 @@ def test_kernels_multiply_with_one_thread_of_blas_each(monkeypatch, kernel):
     assert len(seen) > 1
     assert seen == [ONE] * len(seen)
     assert blas_threads() == TWO
+
+
+def blas_of_each_thread(kind):
+    """Stands in for a BLAS with a number of threads for each thread that asks, 2 at first.
+
+    Returns it as threadpoolctl tells of it, and what tells its number in this thread.
+    """
+    own = threading.local()
+
+    def get():
+        return getattr(own, "count", 2)
+
+    def set_own(count):
+        before, own.count = get(), count
+        return before
+
+    library = SimpleNamespace(get_num_threads=get, threading_layer="openmp")
+    if kind == "MKL":
+        library.internal_api, library.set_num_threads = "mkl", None
+        library.dynlib = SimpleNamespace(MKL_Set_Num_Threads_Local=set_own)
+    else:
+        library.internal_api, library.dynlib = "openblas", object()
+        library.set_num_threads, library._get_symbol = lambda count: void(set_own(count)), None
+    return library, get
+
+
+def void(_):
+    """As functions of C that return nothing."""
+
+
+@pytest.mark.parametrize("kind", ["MKL", "OpenBLAS with OpenMP"])
+def test_blas_has_one_thread_in_each_thread_where_each_has_its_own_number(kind):
+    code = f"""
+import threading
+from types import SimpleNamespace
+import test_threads as test
+from minidl.kernels.threads import set_num_threads, share
+
+library, count = test.blas_of_each_thread({kind!r})
+controller = SimpleNamespace(lib_controllers=[library])
+test.ThreadpoolController.select = lambda *_, **__: controller
+set_num_threads(3)
+meet, seen, failed = test.meeting(3), [], []
+
+def work(_):
+    meet.wait()
+    seen.append((threading.get_ident(), count()))
+
+def fail(_):
+    failed.append(count())
+    raise ValueError
+
+for _ in range(2):
+    share(work, list(range(3)))
+    assert count() == 2
+    try:
+        share(fail, [0])
+    except ValueError:
+        assert count() == 2
+assert [number for _, number in seen] == [1] * 6 and failed == [1] * 2
+assert len({{thread for thread, _ in seen}}) == 3
+
+def user():
+    meet.wait()
+    share(lambda _: (meet.wait(), seen.append(count())), [0])
+    seen.append(count())
+
+del seen[:]
+users = [threading.Thread(target=user) for _ in range(3)]
+for thread in users:
+    thread.start()
+for thread in users:
+    thread.join()
+assert sorted(seen) == [1] * 3 + [2] * 3
+print("done")
+"""
+    assert run("-c", code) == "done\n"
 
 
 # Forks

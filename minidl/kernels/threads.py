@@ -13,11 +13,11 @@ import contextvars
 import os
 import threading
 from collections.abc import Callable
-from functools import cache
-from itertools import pairwise
-from operator import index
+from functools import cache, partial
+from itertools import pairwise, repeat
+from operator import call, index
 from time import perf_counter, sleep
-from typing import Any, Generic, TypeAlias, TypeVar
+from typing import Any, Generic, NamedTuple, TypeAlias, TypeVar
 
 from minidl.backend import CPU, Array, of
 from minidl.kernels.pace import Pace
@@ -322,6 +322,8 @@ class _Helper:
 
     def _serve(self) -> None:
         _inside.alone = _inside.holds = True
+        for exchange in _blas().own:  # for good: this thread computes nothing else
+            exchange(1)
         while True:
             self._call.wait(self.awake)
             if self.finished:
@@ -431,7 +433,7 @@ class _Blas:
 
     def hold(self) -> None:
         """Let BLAS have one thread."""
-        for get_threads, set_threads in _blas():
+        for get_threads, set_threads in _blas().shared:
             count = get_threads()
             if count != 1:
                 self.before.append((set_threads, count))
@@ -467,22 +469,28 @@ class one_blas_thread:  # noqa: N801  it reads as what it does
 class _Hold:
     """One thread's part in holding BLAS to one thread, until its end."""
 
-    __slots__ = ("_held",)
+    __slots__ = ("_before", "_held")
 
     def __init__(self) -> None:
         self._held: _Blas | None = None
+        self._before: list[int] = []  # of libraries with a number for each thread
         state = _state
         with state.lock:
             if not state.inside:
                 state.hold()
             state.inside += 1
             self._held = state
+        # One call for the interpreter, which no interrupt can come between.
+        self._before.extend(map(call, _blas().own, repeat(1)))
         _inside.holds = True
 
     def end(self) -> None:
         """Let go."""
         state = self._held
         _inside.holds = False
+        for exchange, count in zip(_blas().own, self._before, strict=False):
+            exchange(count)
+        self._before.clear()
         if state is not _state:  # but what a fork left behind
             self._held = None
             return
@@ -498,21 +506,46 @@ class _Hold:
             self.end()
 
 
+class _Libraries(NamedTuple):
+    """What tells and sets the threads of each BLAS that is loaded; nothing of what cannot be set.
+
+    Attributes:
+        shared: by all threads of the process: functions that tell and that set the number.
+        own: of those that have a number for each thread that asks for products: functions that set
+            that of the calling thread and return what it was.
+    """
+
+    shared: list[tuple[Callable[[], int], SetThreads]]
+    own: list[Callable[[int], int]]
+
+
 @cache
-def _blas() -> list[tuple[Callable[[], int], SetThreads]]:
-    """What tells and sets the threads of the BLAS that NumPy has loaded; nothing if none can."""
+def _blas() -> _Libraries:
+    """The BLAS that NumPy has loaded, and others, if there are any."""
     from threadpoolctl import ThreadpoolController
 
-    functions = []
+    libraries = _Libraries([], [])
     for library in ThreadpoolController().select(user_api="blas").lib_controllers:
         # threadpoolctl lets one thread alone set OpenBLAS, so we ask the library itself.
         symbol = getattr(library, "_get_symbol", None)
-        if library.internal_api == "openblas" and symbol:
+        of_mkl = getattr(getattr(library, "dynlib", None), "MKL_Set_Num_Threads_Local", None)
+        if of_mkl:
+            libraries.own.append(of_mkl)  # 0 stands for the number of the whole process
+        elif library.internal_api == "openblas" and library.threading_layer == "openmp":
+            libraries.own.append(partial(_exchange, library))
+        elif library.internal_api == "openblas" and symbol:
             names = "openblas_get_num_threads", "openblas_set_num_threads"
-            functions.append((symbol(names[0]), symbol(names[1])))
+            libraries.shared.append((symbol(names[0]), symbol(names[1])))
         else:
-            functions.append((library.get_num_threads, library.set_num_threads))
-    return functions
+            libraries.shared.append((library.get_num_threads, library.set_num_threads))
+    return libraries
+
+
+def _exchange(library: Any, count: int) -> int:
+    """Set the threads of a library, for products that this thread asks for; the number before."""
+    before: int = library.get_num_threads()
+    library.set_num_threads(count)
+    return before
 
 
 @cache
