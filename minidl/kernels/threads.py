@@ -356,6 +356,8 @@ class _Inside(threading.local):
         alone: whether it computes a piece that is shared out already, whose own work is not.
         holds: whether it, or the thread that it computes a piece for, keeps BLAS to one thread.
         divides: whether it cuts products into parts, for others to compute some of them.
+        before: the threads that it had, while it holds it to one, of each BLAS that has a number
+            for each thread.
         pace: whether it shares its work, if it trains.
     """
 
@@ -364,6 +366,7 @@ class _Inside(threading.local):
     divides = True
 
     def __init__(self) -> None:
+        self.before: list[int] = []
         self.pace = Pace()
 
 
@@ -469,11 +472,10 @@ class one_blas_thread:  # noqa: N801  it reads as what it does
 class _Hold:
     """One thread's part in holding BLAS to one thread, until its end."""
 
-    __slots__ = ("_before", "_held")
+    __slots__ = ("_held",)
 
     def __init__(self) -> None:
         self._held: _Blas | None = None
-        self._before: list[int] = []  # of libraries with a number for each thread
         state = _state
         with state.lock:
             if not state.inside:
@@ -481,16 +483,14 @@ class _Hold:
             state.inside += 1
             self._held = state
         # One call for the interpreter, which no interrupt can come between.
-        self._before.extend(map(call, _blas().own, repeat(1)))
+        _inside.before.extend(map(call, _blas().own, repeat(1)))
         _inside.holds = True
 
     def end(self) -> None:
         """Let go."""
         state = self._held
         _inside.holds = False
-        for exchange, count in zip(_blas().own, self._before, strict=False):
-            exchange(count)
-        self._before.clear()
+        _put_own_back()
         if state is not _state:  # but what a fork left behind
             self._held = None
             return
@@ -504,6 +504,13 @@ class _Hold:
     def __del__(self) -> None:
         if self._held:  # an interrupt came before the block began, or kept it from ending
             self.end()
+
+
+def _put_own_back() -> None:
+    """Give this thread the threads it had, of each BLAS that has a number for each thread."""
+    for exchange, count in zip(_blas().own, _inside.before, strict=False):
+        exchange(count)
+    _inside.before.clear()
 
 
 class _Libraries(NamedTuple):
@@ -575,6 +582,8 @@ def _after_fork() -> None:
     global _state, _making, _somebody_awake
     if _state.inside:
         _state.put_back()
+    if _inside.before:
+        _put_own_back()
     _state = _Blas()
     _making, _somebody_awake = threading.Lock(), threading.Event()
     _helpers.clear()
