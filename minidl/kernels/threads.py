@@ -482,15 +482,17 @@ class _Hold:
                 state.hold()
             state.inside += 1
             self._held = state
-        # One call for the interpreter, which no interrupt can come between.
-        _inside.before.extend(map(call, _blas().own, repeat(1)))
+        own = _blas().own
+        if own:  # one call for the interpreter, which no interrupt can come between
+            _inside.before.extend(map(call, own, repeat(1)))
         _inside.holds = True
 
     def end(self) -> None:
         """Let go."""
         state = self._held
         _inside.holds = False
-        _put_own_back()
+        if _inside.before:
+            _put_own_back()
         if state is not _state:  # but what a fork left behind
             self._held = None
             return
