@@ -801,14 +801,14 @@ def blas_of_each_thread(kind):
         before, own.count = get(), count
         return before
 
-    library = SimpleNamespace(get_num_threads=get, threading_layer="openmp")
     if kind == "MKL":
-        library.internal_api, library.set_num_threads = "mkl", None
-        library.dynlib = SimpleNamespace(MKL_Set_Num_Threads_Local=set_own)
-    else:
-        library.internal_api, library.dynlib = "openblas", object()
-        library.set_num_threads, library._get_symbol = lambda count: void(set_own(count)), None
-    return library, get
+        functions = SimpleNamespace(MKL_Set_Num_Threads_Local=set_own)
+        return SimpleNamespace(internal_api="mkl", dynlib=functions), get
+    functions = SimpleNamespace(
+        omp_get_max_threads=get, omp_set_num_threads=lambda count: void(set_own(count))
+    )
+    kind = {"internal_api": "openblas", "threading_layer": "openmp"}
+    return SimpleNamespace(dynlib=functions, **kind), get
 
 
 def void(_):

@@ -14,7 +14,7 @@ import os
 import threading
 from collections.abc import Callable
 from functools import cache, partial
-from itertools import pairwise, repeat
+from itertools import pairwise
 from operator import call, index
 from time import perf_counter, sleep
 from typing import Any, Generic, NamedTuple, TypeAlias, TypeVar
@@ -322,8 +322,8 @@ class _Helper:
 
     def _serve(self) -> None:
         _inside.alone = _inside.holds = True
-        for exchange in _blas().own:  # for good: this thread computes nothing else
-            exchange(1)
+        for _, set_threads in _blas().own:  # for good: this thread computes nothing else
+            set_threads(1)
         while True:
             self._call.wait(self.awake)
             if self.finished:
@@ -482,9 +482,10 @@ class _Hold:
                 state.hold()
             state.inside += 1
             self._held = state
-        own = _blas().own
-        if own:  # one call for the interpreter, which no interrupt can come between
-            _inside.before.extend(map(call, own, repeat(1)))
+        for get_threads, set_threads in _blas().own:
+            # One call for the interpreter, which no interrupt can come between.
+            _inside.before.extend(map(call, (get_threads,)))
+            set_threads(1)
         _inside.holds = True
 
     def end(self) -> None:
@@ -510,8 +511,8 @@ class _Hold:
 
 def _put_own_back() -> None:
     """Give this thread the threads it had, of each BLAS that has a number for each thread."""
-    for exchange, count in zip(_blas().own, _inside.before, strict=False):
-        exchange(count)
+    for (_, set_threads), count in zip(_blas().own, _inside.before, strict=False):
+        set_threads(count)
     _inside.before.clear()
 
 
@@ -519,13 +520,13 @@ class _Libraries(NamedTuple):
     """What tells and sets the threads of each BLAS that is loaded; nothing of what cannot be set.
 
     Attributes:
-        shared: by all threads of the process: functions that tell and that set the number.
-        own: of those that have a number for each thread that asks for products: functions that set
-            that of the calling thread and return what it was.
+        shared: functions that tell and that set a number for all threads of the process.
+        own: the same of those that have a number for each thread that asks for products, of which
+            the first may set it to one as well.
     """
 
     shared: list[tuple[Callable[[], int], SetThreads]]
-    own: list[Callable[[int], int]]
+    own: list[tuple[Callable[[], int], SetThreads]]
 
 
 @cache
@@ -535,26 +536,22 @@ def _blas() -> _Libraries:
 
     libraries = _Libraries([], [])
     for library in ThreadpoolController().select(user_api="blas").lib_controllers:
-        # threadpoolctl lets one thread alone set OpenBLAS, so we ask the library itself.
+        # threadpoolctl lets one thread alone set OpenBLAS, so we ask the libraries themselves.
+        functions: Any = getattr(library, "dynlib", None)
         symbol = getattr(library, "_get_symbol", None)
-        of_mkl = getattr(getattr(library, "dynlib", None), "MKL_Set_Num_Threads_Local", None)
-        if of_mkl:
-            libraries.own.append(of_mkl)  # 0 stands for the number of the whole process
+        if hasattr(functions, "MKL_Set_Num_Threads_Local"):
+            # It tells what it was set to before: 0 where the number of the process held.
+            set_threads = functions.MKL_Set_Num_Threads_Local
+            libraries.own.append((partial(set_threads, 1), set_threads))
         elif library.internal_api == "openblas" and library.threading_layer == "openmp":
-            libraries.own.append(partial(_exchange, library))
+            openmp = functions.omp_get_max_threads, functions.omp_set_num_threads
+            libraries.own.append(openmp)
         elif library.internal_api == "openblas" and symbol:
             names = "openblas_get_num_threads", "openblas_set_num_threads"
             libraries.shared.append((symbol(names[0]), symbol(names[1])))
         else:
             libraries.shared.append((library.get_num_threads, library.set_num_threads))
     return libraries
-
-
-def _exchange(library: Any, count: int) -> int:
-    """Set the threads of a library, for products that this thread asks for; the number before."""
-    before: int = library.get_num_threads()
-    library.set_num_threads(count)
-    return before
 
 
 @cache
