@@ -473,9 +473,9 @@ MODELS = {
     ),
 }
 
-# Each thread has 2 MiB of columns, and for the same few images their padded copy and what belongs
+# Each thread has 8 MiB of columns, and for the same few images their padded copy and what belongs
 # to all places: together less than
-A_THREAD = 4e6
+A_THREAD = 13e6
 # The gradient of the weight is summed up in at most eight parts, and a byte is kept for each place
 # of a pooling window:
 PARTS, PLACES = 8 * 3 * 3 * 64 * 64 * 4, 1024 * 14 * 14 * 64

@@ -297,6 +297,8 @@ class _Helper:
         self.asked = 0
         self.awake = self._caller_awake = False
         self._job: tuple[contextvars.Context, Callable[[], None], Then | None]
+        # Asked for here: a process that is forked while another thread imports hangs.
+        self._blas = _blas().own
         threading.Thread(target=self._serve, name="minidl", daemon=True).start()
 
     def start(self, job: Callable[[], None], then: Then | None = None) -> None:
@@ -322,7 +324,7 @@ class _Helper:
 
     def _serve(self) -> None:
         _inside.alone = _inside.holds = True
-        for _, set_threads in _blas().own:  # for good: this thread computes nothing else
+        for _, set_threads in self._blas:  # for good: this thread computes nothing else
             set_threads(1)
         while True:
             self._call.wait(self.awake)
