@@ -205,6 +205,26 @@ def test_the_largest_of_nan_and_numbers_is_nan(place):
     assert gradient[0, 1] == 1
 
 
+@pytest.mark.parametrize("value", [np.inf, -np.inf, np.nan])
+@pytest.mark.parametrize("size", [2, 3])
+def test_an_infinite_gradient_goes_to_the_largest_alone(value, size):
+    values = np.array([3, 1, 4, 1], np.float32).reshape(4, 1)
+    larger = np.empty((4, 1), bool)
+    pooling.choose_largest(pooling.tournament(values.copy()), np.empty(1, np.float32), larger)
+    gradients = np.full((4, 1), value, np.float32)
+    pooling.give_to_largest(pooling.tournament(gradients), larger)
+    assert_array_equal(gradients[:, 0], [0, 0, value, 0])
+
+    x = np.zeros((1, 3, 3, 1), np.float32)
+    x[0, 1, 1] = 1  # it is under each place, whether they overlap (2) or not (3)
+    window = Window((size, size))
+    d = np.full((1, *window.positions((3, 3)), 1), value, np.float32)
+    expected = np.where(x == 1, np.float32(value), 0)
+    assert_array_equal(
+        pooling.max_pool_gradient(x, pooling.max_pool(x, window), d, window), expected
+    )
+
+
 # Element by element
 
 
@@ -245,6 +265,19 @@ def test_rectifying_and_passing_element_by_element(dtype, shape):
         assert out.dtype == dtype
         assert_array_equal(out, expected)
         assert not any(np.shares_memory(out, array) for array in (x, d))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("scale", [1.0, 2.0])
+def test_nothing_is_left_of_what_does_not_pass_whatever_it_was(dtype, scale):
+    values = np.array([np.inf, -np.inf, np.nan, -1.5, np.finfo(dtype).smallest_subnormal], dtype)
+    none, every = np.zeros(5, bool), np.ones(5, bool)
+    assert_array_equal(elementwise.pass_where(values, none, scale), np.zeros(5))
+    assert_array_equal(elementwise.pass_where(values, every, scale), values * dtype(scale))
+    for where in (none, every):
+        out = np.full((5, 2), 7, dtype)[:, 0]  # not end to end
+        elementwise.keep_where(values, where, out=out)
+        assert_array_equal(out, np.where(where, values, 0))
 
 
 def test_rectifying_passes_nan_on():

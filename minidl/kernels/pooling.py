@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from minidl.backend import Array, array_module, of
 from minidl.kernels import memory
+from minidl.kernels.elementwise import as_bits, keep_where
 from minidl.kernels.threads import parts_of, share
 from minidl.kernels.window import Window
 
@@ -63,9 +64,9 @@ def max_pool_gradient(x: Array, out: Array, d: Array, window: Window) -> Array:
             largest &= waiting
             waiting ^= largest
             if overlapping:
-                target += d[images] * largest
+                target += keep_where(d[images], largest)
             else:  # every pixel is met once, so that nothing needs to be read before it is written
-                xp.multiply(d[images], largest, out=target)
+                keep_where(d[images], largest, out=target)
 
     share(work, parts_of(x, 2))
     return _crop(gradient, window, x.shape)
@@ -152,10 +153,10 @@ def give_to_largest(rounds: list[Round], larger: Array) -> None:
             all are overwritten with the gradients with respect to the arrays.
         larger: booleans (T, ...) as `choose_largest` wrote them.
     """
-    xp = array_module(larger)
     for first, second, pairs in reversed(rounds):
-        xp.multiply(first, larger[pairs], out=second)
-        first -= second
+        keep_where(first, larger[pairs], out=second)
+        left = as_bits(first)
+        left ^= as_bits(second)  # all or nothing, for inf - inf is nan
 
 
 def _taps(padded: Array, window: Window, shape: tuple[int, ...]) -> Iterator[Array]:
