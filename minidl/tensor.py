@@ -28,7 +28,7 @@ from numpy.typing import DTypeLike
 from minidl import anomaly, backend
 from minidl.backend import Array, array_module
 from minidl.kernels import memory
-from minidl.kernels.threads import one_blas_thread
+from minidl.kernels.blas_threads import one_blas_thread
 
 Rule: TypeAlias = Callable[[Array], Array]
 Axis: TypeAlias = int | tuple[int, ...] | None

@@ -1,8 +1,8 @@
 """A program that interrupts `share` wherever Ctrl-C can, and prints what that leaves behind.
 
 CPython looks for signals when a function is entered, after a call of one that is written in C, and
-at the end of a loop's body. Each of these places in threads.py and spinning.py is tried in a forked
-process of its own. Nothing is printed but what is wrong.
+at the end of a loop's body. Each of these places on the way of `share` is tried in a forked process
+of its own. Nothing is printed but what is wrong.
 """
 
 import dis
@@ -14,16 +14,16 @@ import traceback
 
 from threadpoolctl import threadpool_info, threadpool_limits
 
-from minidl.kernels import spinning, threads
+from minidl.kernels import blas_threads, helpers, spinning, threads
 
 LOOKS_FOR_SIGNALS = {"RESUME", "CALL", "CALL_KW", "CALL_FUNCTION_EX", "JUMP_BACKWARD"}
-FILES = {threads.__file__, spinning.__file__}
+FILES = {module.__file__ for module in (blas_threads, helpers, spinning, threads)}
 SECONDS = 20  # after which a process that gets no further is ended
 
 running = set()
 
 
-def blas_threads():
+def threads_of_blas():
     return {info["num_threads"] for info in threadpool_info() if info["user_api"] == "blas"}
 
 
@@ -88,8 +88,8 @@ def attempt(number):
         threads.share(lambda _: meet.wait(), [0, 1, 2])
     except threading.BrokenBarrierError:
         print(f"{number} ({where}): fewer threads than before", flush=True)
-    if blas_threads() - {2}:
-        print(f"{number} ({where}): BLAS keeps {blas_threads()} threads", flush=True)
+    if threads_of_blas() - {2}:
+        print(f"{number} ({where}): BLAS keeps {threads_of_blas()} threads", flush=True)
     return where is not None
 
 

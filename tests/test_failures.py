@@ -10,7 +10,7 @@ import stand_in
 
 import minidl
 from minidl import DeviceError, backend
-from minidl.kernels import memory, scratch, threads
+from minidl.kernels import blas_threads, helpers, memory, scratch, threads
 
 X = np.random.default_rng(0).random((120, 5), dtype=np.float32)
 Y = np.arange(120) % 3
@@ -78,11 +78,11 @@ def check_that_nothing_is_held(trainer):
 
 
 def check_that_all_is_in_order():
-    assert threads._state.inside == 0
-    assert not threads._inside.holds
+    assert blas_threads._process.inside == 0
+    assert not blas_threads._here.holds
     assert not threads._inside.alone
-    with threads._making:  # or one may be on its way to sleep
-        assert len(threads._helpers) == len(threads._made)
+    with helpers._making:  # or one may be on its way to sleep
+        assert len(helpers.idle) == len(helpers._made)
     assert not scratch._shelf.busy
 
 

@@ -12,7 +12,7 @@ import pytest
 from test_threads import A_MINUTE, meeting, promptly, run
 
 import minidl
-from minidl.kernels import spinning, threads
+from minidl.kernels import helpers, spinning, threads
 from minidl.kernels.spinning import Cores, Signal, c_library, current_core, leave_core
 from minidl.kernels.threads import share
 
@@ -143,29 +143,29 @@ print("done")
 @linux
 @two_cores
 def test_a_helper_stays_awake_for_a_while_and_falls_asleep_then(monkeypatch):
-    monkeypatch.setattr(threads, "_cores", Cores())
-    monkeypatch.setattr(threads, "PATIENCE", 0.3)  # longer than this test is ever kept waiting
+    monkeypatch.setattr(helpers, "cores", Cores())
+    monkeypatch.setattr(helpers, "PATIENCE", 0.3)  # longer than this test is ever kept waiting
     keep_busy()
     time.sleep(2 * 0.02)  # what is left of the last time that somebody looked
     keep_busy()
-    helper = threads._helpers[-1]
+    helper = helpers.idle[-1]
     assert helper.awake
     assert eventually(lambda: not helper.awake)
-    with threads._making:
-        assert helper in threads._helpers
+    with helpers._making:
+        assert helper in helpers.idle
     keep_busy()  # and is there again
-    assert eventually(lambda: not any(helper.awake for helper in threads._made))
+    assert eventually(lambda: not any(helper.awake for helper in helpers._made))
 
 
 @linux
 def test_nobody_waits_awake_where_there_are_more_threads_than_cores():
-    assert eventually(lambda: not any(helper.awake for helper in threads._made))
+    assert eventually(lambda: not any(helper.awake for helper in helpers._made))
     count = threads._number_of_cores() + 1
     minidl.set_num_threads(count)
     for _ in range(3):
         meet = meeting(count)
         share(lambda _, meet=meet: meet.wait(), list(range(count)))
-        assert not any(helper.awake for helper in threads._made)
+        assert not any(helper.awake for helper in helpers._made)
 
 
 @linux
@@ -173,13 +173,13 @@ def test_an_idle_process_uses_no_core():
     code = """
 import time
 import test_threads as test
-from minidl.kernels import threads
-threads.PATIENCE = 0.1
+from minidl.kernels import helpers, threads
+helpers.PATIENCE = 0.1
 threads.set_num_threads(2)
-threads._enough_cores = True
+helpers.cores.enough = True
 meet = test.meeting(2)
 threads.share(lambda _: meet.wait(), [0, 1])
-assert threads._made[0].awake
+assert helpers._made[0].awake
 time.sleep(1)
 before = time.process_time()
 time.sleep(0.5)

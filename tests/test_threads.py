@@ -27,11 +27,21 @@ from threadpoolctl import ThreadpoolController, threadpool_info, threadpool_limi
 
 import minidl
 from minidl import Tensor
-from minidl.kernels import convolution, elementwise, optimizer, pooling, products, threads
+from minidl.kernels import (
+    blas_library,
+    convolution,
+    elementwise,
+    helpers,
+    optimizer,
+    pooling,
+    products,
+    threads,
+)
+from minidl.kernels.blas_threads import one_blas_thread
 from minidl.kernels.convolution import conv2d, conv2d_gradients
 from minidl.kernels.convolution_plan import Convolution
 from minidl.kernels.optimizer import Layout
-from minidl.kernels.threads import Ahead, cut, one_blas_thread, pieces_of, share
+from minidl.kernels.threads import Ahead, cut, pieces_of, share
 from minidl.kernels.window import Window
 from minidl.tensor import record
 
@@ -411,16 +421,16 @@ def test_what_is_to_be_ready_is_begun_if_a_helper_may_do_it(count, ahead):
 def test_a_helper_that_could_not_begin_is_idle_again(monkeypatch):
     minidl.set_num_threads(2)
     promptly(lambda: Ahead(int).result())
-    before = list(threads._helpers)
+    before = list(helpers.idle)
 
     def interrupted(*_, **__):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(threads._Helper, "start", interrupted)
+        patch.setattr(helpers.Helper, "start", interrupted)
         with pytest.raises(KeyboardInterrupt):
             Ahead(int)
-    assert threads._helpers == before
+    assert helpers.idle == before
 
 
 def test_helpers_survive_errors():
@@ -591,7 +601,7 @@ ONE, TWO = {1}, {2}
 
 def beside():
     """The number that a thread sees while another one is in a kernel: it may have its own."""
-    return TWO if threads._blas().own else ONE
+    return TWO if blas_library.thread_numbers().of_thread else ONE
 
 
 @pytest.mark.usefixtures("two")
@@ -942,24 +952,24 @@ def max_pool(window):
 
 def test_the_architecture_is_that_which_threadpoolctl_tells(monkeypatch):
     told = {library.get("architecture") for library in threadpool_info()}
-    threads.blas_architecture.cache_clear()
-    assert threads.blas_architecture() in told | {""}
+    blas_library.blas_architecture.cache_clear()
+    assert blas_library.blas_architecture() in told | {""}
     monkeypatch.setattr(ThreadpoolController, "select", lambda *_, **__: NoLibrary)
-    threads._openblas.cache_clear()
-    threads.blas_architecture.cache_clear()
-    assert threads.blas_architecture() == ""
-    threads._openblas.cache_clear()
-    threads.blas_architecture.cache_clear()
+    blas_library._openblas.cache_clear()
+    blas_library.blas_architecture.cache_clear()
+    assert blas_library.blas_architecture() == ""
+    blas_library._openblas.cache_clear()
+    blas_library.blas_architecture.cache_clear()
 
 
 def test_functions_of_blas_are_found_by_the_names_they_have_in_c(monkeypatch):
     if "openblas" in {library["internal_api"] for library in threadpool_info()}:
-        assert threads.blas_function("cblas_saxpby")
-    assert threads.blas_function("no_such_function") is None
+        assert blas_library.blas_function("cblas_saxpby")
+    assert blas_library.blas_function("no_such_function") is None
     monkeypatch.setattr(ThreadpoolController, "select", lambda *_, **__: NoLibrary)
-    threads._openblas.cache_clear()
-    assert threads.blas_function("cblas_saxpby") is None
-    threads._openblas.cache_clear()
+    blas_library._openblas.cache_clear()
+    assert blas_library.blas_function("cblas_saxpby") is None
+    blas_library._openblas.cache_clear()
 
 
 class NoLibrary:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from minidl.backend import Array
-from minidl.kernels.threads import blas_function
+from minidl.kernels.blas_library import blas_function
 
 # Elements from which on the call, three microseconds, is less than what it saves.
 LEAST = 1 << 14

@@ -14,7 +14,7 @@ from functools import lru_cache, partial
 import numpy as np
 
 from minidl.backend import Array
-from minidl.kernels.threads import blas_architecture
+from minidl.kernels.blas_library import blas_architecture
 
 # Kinds of processors on which OpenBLAS reads the matrices of a product of so few multiplications
 # where they lie, unless the second is transposed.

@@ -126,15 +126,20 @@ class Signal:
 
 
 class Cores:
-    """Whether there are cores enough for threads to wait awake, as far as it has been noticed."""
+    """Whether there are cores enough for threads to wait awake, as far as it has been noticed.
+
+    Attributes:
+        enough: whether this process may use as many as it has threads.
+    """
 
     def __init__(self) -> None:
+        self.enough = True
         self._lost, self._noted = 0.0, 0.0
         self._until, self._pause = 0.0, SHORTEST_PAUSE
 
     def are_free(self) -> bool:
-        """Whether threads have been in time lately."""
-        return perf_counter() >= self._until
+        """Whether a thread that waits awake keeps none from working: all were in time lately."""
+        return self.enough and perf_counter() >= self._until
 
     def take_note(self, lost: float, core: int) -> None:
         """Of a thread that goes on, after it has waited awake for another.

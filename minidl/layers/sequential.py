@@ -8,7 +8,7 @@ from typing import overload
 
 import numpy as np
 
-from minidl.kernels.threads import one_blas_thread
+from minidl.kernels.blas_threads import one_blas_thread
 from minidl.layers.convolution import Conv2D
 from minidl.layers.module import Module, positive, snake_case
 from minidl.ops.operands import tensor

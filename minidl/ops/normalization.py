@@ -5,8 +5,8 @@ from __future__ import annotations
 from minidl import backend
 from minidl.backend import Array
 from minidl.kernels import normalization as kernels
+from minidl.kernels.blas_threads import one_blas_thread
 from minidl.kernels.products import sum_rows
-from minidl.kernels.threads import one_blas_thread
 from minidl.tensor import Tensor, record
 
 

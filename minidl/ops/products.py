@@ -7,8 +7,8 @@ import math
 from minidl import backend
 from minidl.backend import Array, array_module
 from minidl.kernels import products
+from minidl.kernels.blas_threads import one_blas_thread
 from minidl.kernels.elementwise import pass_where
-from minidl.kernels.threads import one_blas_thread
 from minidl.ops.operands import Number, operands
 from minidl.ops.shapes import reshape
 from minidl.tensor import Tensor, TensorLike, record, record_jointly

@@ -19,7 +19,7 @@ from minidl.backend import Array, Generator
 from minidl.data.files import check_replaceable
 from minidl.data.loader import DataLoader, Pass, Transformation
 from minidl.distributed import Alone, World
-from minidl.kernels.threads import one_blas_thread
+from minidl.kernels.blas_threads import one_blas_thread
 from minidl.layers import Buffer, Module
 from minidl.layers.module import positive
 from minidl.losses import cross_entropy
