@@ -40,7 +40,7 @@ from minidl.kernels.threads import share
 # What the columns of one turn may take, chosen by measurement. Larger ones would leave the cache
 # that cores share before the product reads them. Smaller ones mean more and shorter calls of NumPy,
 # and after each a thread may find another in the interpreter and sleep for as long as a call takes.
-COLUMN_BYTES = {"cpu": 1 << 23, "gpu": 1 << 28}
+COLUMN_BYTES = {"cpu": 1 << 22, "gpu": 1 << 28}
 
 NOTHING = Remembered()
 

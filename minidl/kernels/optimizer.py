@@ -28,7 +28,7 @@ BLOCK = 1 << 17
 LARGE = 1 << 16
 
 # Elements times passes that are just worth a second thread.
-WORTH_SHARING = 1 << 22
+WORTH_SHARING = 1 << 21
 
 # What is remembered of a parameter fades when its gradient stays zero, as that of a unit does which
 # relu has shut. Below the smallest normal number of its dtype it would stay for ever, since there

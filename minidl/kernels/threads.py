@@ -29,7 +29,7 @@ VARIABLE = "MINIDL_NUM_THREADS"
 # takes five microseconds, but what it reads is in the cache of another core, and short calls of
 # NumPy spend their time waiting for the interpreter. More work is cut into more pieces, but larger
 # ones too.
-PIECE_BYTES = 7 << 18
+PIECE_BYTES = 7 << 17
 MOST_PIECES = 8
 
 
