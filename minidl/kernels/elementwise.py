@@ -109,9 +109,12 @@ def keep_where(values: Array, where: Array, out: Array | None = None) -> Array:
     """
     # A product of integers, for as such NumPy multiplies with booleans a third faster, and every
     # number times one is itself and times zero is zero, while 0 * inf is nan.
-    result = None if out is None else as_bits(out)
-    kept: Array = of(values).xp.multiply(as_bits(values), where, out=result)
-    return kept.view(values.dtype)
+    multiply = of(values).xp.multiply
+    if out is None:
+        kept: Array = multiply(as_bits(values), where).view(values.dtype)
+        return kept
+    multiply(as_bits(values), where, out=as_bits(out))
+    return out
 
 
 def as_bits(values: Array) -> Array:
