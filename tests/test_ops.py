@@ -1251,6 +1251,17 @@ def test_what_does_not_pass_is_zero_even_of_an_infinite_gradient(place, compute,
     assert backend.on_host(x.grad).tolist() == [0.0, 0.25, 0.0]
 
 
+@pytest.mark.parametrize("name", ["max", "min"])
+@pytest.mark.parametrize("slope", [np.inf, -np.inf, np.nan])
+def test_an_infinite_gradient_reaches_those_alone_that_were_chosen(place, name, slope):
+    x = Tensor([[1.0, 4.0, 4.0, 1.0], [2.0, 2.0, 5.0, 5.0]]).to(place)
+    x.requires_grad = True
+    getattr(x, name)(axis=1).backward(backend.named(place).asarray(np.float32([slope, 3.0])))
+    chosen = np.array([[0, 1, 1, 0], [0, 0, 1, 1]], bool) ^ (name == "min")
+    expected = np.where(chosen, np.float32([[slope], [3.0]]) / 2, 0)
+    np.testing.assert_array_equal(backend.on_host(x.grad), expected)
+
+
 @pytest.mark.parametrize("number", [Fraction(1, 2), np.longdouble(0.5), np.float64(0.5), 0.5])
 def test_a_number_of_any_kind_leaves_the_dtype_as_it_is(number):
     out = Tensor([1.0, 2.0]) * number

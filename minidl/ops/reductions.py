@@ -11,6 +11,7 @@ import numpy as np
 
 from minidl.backend import Array, array_module
 from minidl.kernels import softmax as kernels
+from minidl.kernels.elementwise import keep_where
 from minidl.ops.operands import floating, tensor
 from minidl.tensor import Axis, Tensor, TensorLike, record
 
@@ -85,7 +86,7 @@ def _spread_over_equal(g: Array, data: Array, kept: Array, axes: tuple[int, ...]
     """Share the gradient of a reduction among the elements that are equal to its value, `kept`."""
     chosen = data == kept
     count = chosen.sum(axis=axes, keepdims=True, dtype=g.dtype)
-    return _spread(g, data.shape, axes) * chosen / count
+    return keep_where(_spread(g, data.shape, axes), chosen) / count
 
 
 def _axes(rank: int, axis: Axis) -> tuple[int, ...]:
