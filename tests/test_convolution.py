@@ -10,14 +10,14 @@ import math
 import numpy as np
 import pytest
 import reference
-from generated import DTYPES, POOLS, SEEDS, Case, cases, generated, laid_out, pooled_cases
-from hypothesis import assume, given, settings
+from generated import DTYPES, LAYOUTS, POOLS, SEEDS, Case, cases, generated, laid_out, pooled_cases
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 from reference import eighths, numbers
 
 from minidl.backend import CPU
-from minidl.kernels import convolution, convolution_plan
+from minidl.kernels import convolution, convolution_plan, winograd
 from minidl.kernels.convolution import conv2d, conv2d_gradients
 from minidl.kernels.convolution_plan import Convolution
 from minidl.kernels.im2col import as_runs, col2im, im2col
@@ -278,6 +278,75 @@ def test_every_pooling_window_with_few_channels_and_many(channels, relu, pool, s
     x = eighths((2, 8, 11, channels), 4).astype(np.float32)
     window = Window((3, 3), strides, ((1, 1), (2, 1)))
     check(Case(x, window, 2, 5, relu, pool))
+
+
+@pytest.fixture(params=[1 << 12, 1 << 22], ids=["short turns", "long turns"])
+def tiles_for_all(request, monkeypatch):
+    """Every convolution that tiles fit for is found by them, however few its channels."""
+    monkeypatch.setattr(winograd, "FEWEST", 1)
+    monkeypatch.setitem(convolution.COLUMN_BYTES, "cpu", request.param)
+    convolution._remembered_plan.cache_clear()
+    yield
+    convolution._remembered_plan.cache_clear()
+
+
+@st.composite
+def tiled_cases(draw):
+    """Convolutions that tiles fit for, with more channels than fit into one covering patch."""
+    side = st.integers(0, 3)
+    padding = draw(st.tuples(st.tuples(side, side), st.tuples(side, side)))
+    image = [max(4 - sum(sides), 1) + draw(st.integers(0, 5)) for sides in padding]
+    shape = draw(st.integers(0, 5)), *image, 6
+    seed = draw(SEEDS)
+    x = laid_out(eighths(shape, seed).astype(draw(DTYPES)), draw(LAYOUTS))
+    window = Window((3, 3), padding=padding)
+    return Case(x, window, draw(st.integers(1, 3)), seed, draw(st.booleans()), (2, 2))
+
+
+@pytest.mark.usefixtures("tiles_for_all")
+@settings(generated, max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(tiled_cases())
+def test_tiles_find_what_filters_see_place_by_place(case):
+    plan = convolution._plan(case.x, case.weight, Convolution(case.window, case.relu, case.pool))
+    assert plan.tiled
+    check(case)
+
+
+@pytest.mark.parametrize(
+    ("window", "pool", "channels", "filters"),
+    [
+        (Window((3, 3), (2, 1)), (2, 2), 32, 32),
+        (Window((3, 3), dilation=(1, 2)), (2, 2), 32, 32),
+        (Window((3, 2)), (2, 2), 32, 32),
+        (Window((3, 3)), (2, 1), 32, 32),
+        (Window((3, 3)), (1, 1), 32, 32),
+        (Window((3, 3)), (2, 2), 31, 32),
+        (Window((3, 3)), (2, 2), 32, 31),
+    ],
+    ids=str,
+)
+def test_tiles_are_for_plain_windows_pooled_by_twos_and_many_channels(
+    window, pool, channels, filters
+):
+    assert winograd.fits(Window((3, 3), padding=((1, 1), (0, 2))), (2, 2), 32, 32)
+    assert not winograd.fits(window, pool, channels, filters)
+
+
+def test_tiles_round_little_more_than_patches(monkeypatch):
+    x, weight = numbers((4, 14, 14, 32), 0), numbers((3, 3, 32, 64), 1)
+    how = Convolution(Window((3, 3), padding=((1, 1), (1, 1))), False, (2, 2))
+
+    def error():
+        exact, _ = conv2d(x, weight, None, how)
+        found, _ = conv2d(x.astype(np.float32), weight.astype(np.float32), None, how)
+        return abs(found - exact).max() / abs(exact).max()
+
+    by_tiles = error()
+    monkeypatch.setattr(winograd, "FEWEST", 65)
+    convolution._remembered_plan.cache_clear()
+    by_patches = error()
+    convolution._remembered_plan.cache_clear()
+    assert by_patches != by_tiles < 8 * by_patches < 1e-5
 
 
 def test_pooling_needs_no_bias():

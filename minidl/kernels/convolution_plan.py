@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 
 from minidl.backend import CPU, Array, Backend
-from minidl.kernels import blas, scratch
+from minidl.kernels import blas, scratch, winograd
 from minidl.kernels.im2col import Memory, as_runs, col2im, im2col
 from minidl.kernels.pooling import Round, tournament
 from minidl.kernels.threads import PIECE_BYTES, cut, pieces_of
@@ -73,6 +73,8 @@ class Plan:
     a matrix of its own, in which the filters are padded with zeros to the size of that patch. (An
     infinite pixel then gives nan to the whole pooling window, for 0 times infinity is no number.)
     So few patches of a small batch are kept until the gradients are wanted, not written out again.
+
+    With many channels and filters the output is found by tiles instead, if `winograd` fits.
     """
 
     def __init__(
@@ -105,6 +107,8 @@ class Plan:
         )
         if self.covering:
             self.window, self.pool = how.window.covering(how.pool), (1, 1)
+        self.tiled = backend is CPU and not self.covering
+        self.tiled &= winograd.fits(how.window, how.pool, self.channels, self.filters)
         self.patch = self.window.size[0] * self.window.size[1] * self.channels
         self.matrices = self.taps if self.covering else 1, self.patch, self.filters
 
@@ -121,6 +125,9 @@ class Plan:
         work = count * (patches + found) * dtype.itemsize
         self.pieces = cut(count, pieces_of(work, PIECE_BYTES) if backend is CPU else 1)
         longest = max(piece.stop - piece.start for piece in self.pieces)
+        if self.tiled and not input_gradient:
+            # Pixels, and what is found, are written and read again on the way.
+            patches = 2 * rows * winograd.WAYS * (self.channels + self.filters)
         # What is found is read again, by what follows, and should still be in the cache.
         turns = -(-longest * max(patches, 2 * found) * dtype.itemsize // most_bytes)
         self.step = max(1, -(-longest // max(turns, 1)))
@@ -141,7 +148,9 @@ class Plan:
         return kind(self, lambda _, shape, dtype: self.backend.xp.empty(shape, dtype=dtype))
 
     def to_matrices(self, weight: Array) -> Array:
-        """The filters as what patches are multiplied with."""
+        """The filters as what patches are multiplied with, or sums of the pixels of tiles."""
+        if self.tiled:
+            return winograd.to_matrices(weight)
         if not self.covering:
             return weight.reshape(self.matrices)
         wide = self.backend.xp.zeros(
@@ -265,13 +274,40 @@ class Weights:
 
 
 class Forward(Desk):
-    """For the output, from patches of the images."""
+    """For the output, from patches of the images or from tiles."""
 
     def __init__(self, plan: Plan, memory: Memory) -> None:
         super().__init__(plan, memory)
         image = *plan.image, plan.channels
-        self.columns = self.patches_of(image, plan.window, plan.pool, memory)
-        self.nbytes = self.columns.nbytes
+        self._tiles = self._columns = None
+        if plan.tiled:
+            self._tiles = winograd.Tiles(
+                plan.dtype, plan.step, image, plan.window, plan.places, plan.filters, memory
+            )
+            self.nbytes = self._tiles.nbytes
+        else:
+            self._columns = self.patches_of(image, plan.window, plan.pool, memory)
+            self.nbytes = self._columns.nbytes
+
+    def find(self, images: Array, matrices: Array, out: Array, patches: Array | None) -> None:
+        """Write what the filters see at all places of a turn.
+
+        Args:
+            images: of this turn.
+            matrices: the filters, from `Plan.to_matrices`.
+            out: (taps, rows, C_out).
+            patches: where to keep the patches, (n, OH * OW, KH * KW * C_in), or None.
+        """
+        if self._tiles:
+            self._tiles.find(images, matrices, out)
+            return
+        assert self._columns is not None  # noqa: S101  one of both there is
+        if patches is None:
+            rows = self._columns.of(images)
+        else:
+            rows = patches.reshape(1, -1, self.plan.patch)
+            self._columns.write(images, to=rows)
+        self.plan.multiply(rows, matrices, out=out)
 
 
 class Collect(Desk):

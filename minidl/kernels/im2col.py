@@ -42,7 +42,7 @@ def _run(size: int) -> np.dtype[Any]:
     return np.dtype((np.void, size))
 
 
-def _padded_images(
+def padded_images(
     backend: Backend, dtype: Any, step: int, shape: tuple[int, int, int], window: Window
 ) -> tuple[Array, Array]:
     """So many images of zeros with the padding of a window, and the images without it, a view."""
@@ -87,7 +87,7 @@ class im2col:  # noqa: N801  it reads as what it does
         self._window, self._pool = window, pool
         self._patch = math.prod(window.size) * channels
         self._pixels = window.size == window.strides == (1, 1) == pool  # they are the patches
-        self._padded, self.room = _padded_images(backend, dtype, step, shape, window)
+        self._padded, self.room = padded_images(backend, dtype, step, shape, window)
         self.nbytes = self._padded.nbytes
         self._lines = as_runs(self.room, 2)
         self._taps = pool[0] * pool[1]
@@ -167,7 +167,7 @@ class col2im:  # noqa: N801  it reads as what it does
         window: Window,
     ) -> None:
         self._window, self._places = window, window.positions(shape[:2])
-        self._padded, self._inside = _padded_images(backend, dtype, step, shape, window)
+        self._padded, self._inside = padded_images(backend, dtype, step, shape, window)
         self.nbytes = self._padded.nbytes
 
     def add_up(self, columns: Array, images: Array) -> None:
