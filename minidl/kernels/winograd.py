@@ -7,8 +7,8 @@ is found at the places. The sums are products with small constant matrices. They
 one filter as for many, so that this pays if there are many channels and many filters.
 
 Every sum is rounded, so that the error of a place depends on the largest pixel that its tile sees,
-not on those that itself sees. (And an infinite one gives nan to the tile, for infinity less
-infinity is no number.)
+not on those that the place itself sees. (And an infinite one gives nan to the tile, for infinity
+less infinity is no number.)
 
 [1] A. Lavin, S. Gray: Fast algorithms for convolutional neural networks, 2016, section 4.1.
 """
