@@ -107,8 +107,11 @@ class Plan:
         )
         if self.covering:
             self.window, self.pool = how.window.covering(how.pool), (1, 1)
-        self.tiled = backend is CPU and not self.covering
-        self.tiled &= winograd.fits(how.window, how.pool, self.channels, self.filters)
+        self.tiled = (
+            backend is CPU
+            and not self.covering
+            and winograd.fits(how.window, how.pool, self.channels, self.filters)
+        )
         self.patch = self.window.size[0] * self.window.size[1] * self.channels
         self.matrices = self.taps if self.covering else 1, self.patch, self.filters
 
