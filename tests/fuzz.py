@@ -12,6 +12,9 @@ told apart shows that it came to another place of the parser. The same seed give
 
 Parsers run in forked processes, so that one that crashes, hangs or fills the memory is told as
 well. What breaks the promise is written to a folder, under a name with its parser, seed and number.
+
+The program alone looks at the second: how long a file takes depends on the machine, and the tests
+pass on any. They only end a parser that hangs.
 """
 
 import argparse
@@ -39,7 +42,7 @@ import minidl
 
 RESULTS = Path(__file__).parent / "results"
 
-SECONDS = 1.0  # of the processor: the machine may be busy with something else
+SECONDS = 1.0  # of the processor, which may be three times as slow when the machine is shared
 MEMORY = 100 * 10**6  # bytes
 LONGEST_MESSAGE = 3000  # characters
 HANGING = 30  # seconds on the clock, after which a process is ended
@@ -59,7 +62,7 @@ class Tried(NamedTuple):
     Attributes:
         number: of the input.
         answer: "accepted", or what the message has in common with those for other files.
-        fault: how the promise was broken; "" if it was not.
+        fault: how the promise was broken, but for its seconds; "" if it was not.
         memory: bytes that were taken, or 0 if an input before took more.
         seconds: of the processor.
     """
@@ -73,8 +76,9 @@ class Tried(NamedTuple):
 
 @dataclass
 class Outcome:
-    """What became of the inputs of one parser."""
+    """What became of the inputs of one parser, of which none may take more than so many seconds."""
 
+    allowed_seconds: float
     inputs: int = 0
     answers: Counter[str] = field(default_factory=Counter)
     findings: list[Tried] = field(default_factory=list)
@@ -86,6 +90,8 @@ class Outcome:
         self.inputs += 1
         self.most_memory = max(self.most_memory, tried.memory)
         self.most_seconds = max(self.most_seconds, tried.seconds)
+        if tried.seconds > self.allowed_seconds and not tried.fault:
+            tried = tried._replace(fault=f"{tried.seconds:.1f} seconds")
         if tried.fault:
             self.findings.append(tried)
         else:
@@ -101,7 +107,6 @@ def answer(parser: Parser, path: Path) -> str:
     Raises:
         BrokenPromiseError: if the answer is none that it may give.
     """
-    start = time.process_time()
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         try:
@@ -111,11 +116,8 @@ def answer(parser: Parser, path: Path) -> str:
             kind = _kind_of(error, path)
         except Exception as error:
             raise BrokenPromiseError(f"{type(error).__name__}: {error}") from error
-    seconds = time.process_time() - start
     if caught:
         raise BrokenPromiseError(f"a warning: {caught[0].message}")
-    if seconds > SECONDS:
-        raise BrokenPromiseError(f"{seconds:.1f} seconds")
     return kind
 
 
@@ -237,7 +239,13 @@ def make_input(parser: Parser, seeds: list[bytes], seed: int, number: int) -> by
     return content
 
 
-def fuzz(parser: Parser, inputs: int, seed: int, folder: Path | None = None) -> Outcome:
+def fuzz(
+    parser: Parser,
+    inputs: int,
+    seed: int,
+    folder: Path | None = None,
+    seconds: float = HANGING,
+) -> Outcome:
     """Have a parser read so many broken files.
 
     Args:
@@ -245,8 +253,9 @@ def fuzz(parser: Parser, inputs: int, seed: int, folder: Path | None = None) -> 
         inputs: how many.
         seed: of the mutations.
         folder: where inputs that break the promise are left; nowhere, if None.
+        seconds: of the processor that an input may take.
     """
-    outcome = Outcome()
+    outcome = Outcome(seconds)
     start = time.perf_counter()
     seeds = list(parser.seeds)
     with tempfile.TemporaryDirectory() as place:
@@ -303,7 +312,7 @@ def main() -> None:
     args = parser.parse_args()
     results = {}
     for name in args.parser or PARSERS:
-        outcome = fuzz(PARSERS[name], args.inputs, args.seed, args.findings)
+        outcome = fuzz(PARSERS[name], args.inputs, args.seed, args.findings, SECONDS)
         results[name] = _told(name, outcome)
     run = {"command": " ".join(["python", *sys.argv]), "minidl": minidl.__version__}
     content: dict[str, Any] = {"run": {**run, **minidl.describe_machine()}, "parsers": results}

@@ -160,6 +160,13 @@ def test_what_comes_after_a_fault_is_tried_too(tmp_path):
     assert {path.read_bytes() for path in (tmp_path / "findings").iterdir()} == {b"2"}
 
 
+def test_what_takes_longer_than_allowed_is_a_finding(tmp_path):
+    parser = PARSERS["idx"]
+    done = fuzz.fuzz(parser, 5, seed=0, folder=tmp_path / "findings", seconds=0.0)
+    assert [finding.fault for finding in done.findings] == ["0.0 seconds"] * 5
+    assert len(list((tmp_path / "findings").iterdir())) == 5
+
+
 # -- gzip that unpacks without end -------------------------------------------------------------
 
 
