@@ -17,8 +17,9 @@ from numpy.testing import assert_allclose, assert_array_equal
 from reference import eighths, numbers
 
 from minidl.backend import CPU
-from minidl.kernels import convolution, convolution_plan, winograd
+from minidl.kernels import convolution, convolution_desks, convolution_plan, winograd
 from minidl.kernels.convolution import conv2d, conv2d_gradients
+from minidl.kernels.convolution_desks import Collect, Tiled, way_back
 from minidl.kernels.convolution_plan import Convolution
 from minidl.kernels.im2col import as_runs, col2im, im2col
 from minidl.kernels.window import Window
@@ -226,7 +227,7 @@ def test_conv2d_bias_gradient_is_the_sum_over_all_images_and_places(case):
 
 
 def test_the_input_gradient_takes_the_mirrored_path_where_the_stride_is_one(monkeypatch):
-    monkeypatch.setattr(convolution_plan, "col2im", None)
+    monkeypatch.setattr(convolution_desks, "col2im", None)
     d, weight = np.ones((2, 5, 5, 3), np.float32), np.ones((3, 3, 2, 3), np.float32)
     how = plain(Window((3, 3), padding=((1, 1), (1, 1))))
     x = np.zeros((2, 5, 5, 2), np.float32)
@@ -284,6 +285,7 @@ def test_every_pooling_window_with_few_channels_and_many(channels, relu, pool, s
 def tiles_for_all(request, monkeypatch):
     """Every convolution that tiles fit for is found by them, however few its channels."""
     monkeypatch.setattr(winograd, "FEWEST", 1)
+    monkeypatch.setattr(winograd, "FEWEST_FILTERS_BACK", 1)
     monkeypatch.setitem(convolution.COLUMN_BYTES, "cpu", request.param)
     convolution._remembered_plan.cache_clear()
     yield
@@ -306,10 +308,36 @@ def tiled_cases(draw):
 @pytest.mark.usefixtures("tiles_for_all")
 @settings(generated, max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(tiled_cases())
-def test_tiles_find_what_filters_see_place_by_place(case):
-    plan = convolution._plan(case.x, case.weight, Convolution(case.window, case.relu, case.pool))
-    assert plan.tiled
+def test_tiles_find_what_filters_see_place_by_place_and_the_gradients(case):
+    how = Convolution(case.window, case.relu, case.pool)
+    assert convolution._plan(case.x, case.weight, how).tiled
+    plan = convolution._plan(case.x, case.weight, how, input_gradient=True)
+    assert way_back(plan) is Tiled
     check(case)
+
+
+@pytest.mark.usefixtures("tiles_for_all")
+@pytest.mark.parametrize("wanted", list(itertools.product([True, False], repeat=3)), ids=str)
+def test_tiles_find_each_gradient_alone_as_beside_the_others(wanted):
+    x, weight, d = (eighths(s, i) for i, s in enumerate([(5, 6, 7, 6), (3, 3, 6, 3), (5, 2, 2, 3)]))
+    how = Convolution(Window((3, 3)), True, (2, 2))
+    _, *together = forward_and_back(x, weight, None, how, d)
+    _, *alone = forward_and_back(x, weight, None, how, d, wanted)
+    for gradient, expected, asked in zip(alone, together, wanted, strict=True):
+        assert_array_equal(gradient, expected if asked else None)
+
+
+def test_an_infinite_gradient_reaches_the_tiles_that_see_it_alone():
+    x, weight = numbers((2, 8, 8, 32), 0), numbers((3, 3, 32, 48), 1)
+    how = Convolution(Window((3, 3), padding=((1, 1), (1, 1))), False, (2, 2))
+    d = numbers((2, 4, 4, 48), 2)
+    d[0, 0, 0, 0] = np.inf
+    with np.errstate(invalid="ignore"):
+        _, of_x, *_ = forward_and_back(x, weight, None, how, d)
+    assert not np.isfinite(of_x[0, :3, :3]).any()
+    assert np.isfinite(of_x[0, 3:]).all()
+    assert np.isfinite(of_x[0, :, 3:]).all()
+    assert np.isfinite(of_x[1]).all()
 
 
 @pytest.mark.parametrize(
@@ -332,21 +360,34 @@ def test_tiles_are_for_plain_windows_pooled_by_twos_and_many_channels(
     assert not winograd.fits(window, pool, channels, filters)
 
 
+@pytest.mark.parametrize(("filters", "way"), [(47, Collect), (48, Tiled)])
+def test_gradients_by_tiles_take_more_filters(filters, way):
+    how = Convolution(Window((3, 3)), False, (2, 2))
+    x, weight = np.ones((1, 4, 4, 32), np.float32), np.ones((3, 3, 32, filters), np.float32)
+    assert way_back(convolution._plan(x, weight, how, input_gradient=True)) is way
+
+
+@pytest.mark.usefixtures("new_plans")
 def test_tiles_round_little_more_than_patches(monkeypatch):
     x, weight = numbers((4, 14, 14, 32), 0), numbers((3, 3, 32, 64), 1)
     how = Convolution(Window((3, 3), padding=((1, 1), (1, 1))), False, (2, 2))
+    given = x, weight, None, how, numbers((4, 7, 7, 64), 2)
 
-    def error():
-        exact, _ = conv2d(x, weight, None, how)
-        found, _ = conv2d(x.astype(np.float32), weight.astype(np.float32), None, how)
-        return abs(found - exact).max() / abs(exact).max()
+    def errors():
+        """Of the output, and of the gradients of images and weight."""
+        single = [g.astype(np.float32) if isinstance(g, np.ndarray) else g for g in given]
+        return [
+            abs(found - exact).max() / abs(exact).max()
+            for found, exact in zip(
+                forward_and_back(*single)[:3], forward_and_back(*given)[:3], strict=True
+            )
+        ]
 
-    by_tiles = error()
+    by_tiles = errors()
     monkeypatch.setattr(winograd, "FEWEST", 65)
     convolution._remembered_plan.cache_clear()
-    by_patches = error()
-    convolution._remembered_plan.cache_clear()
-    assert by_patches != by_tiles < 8 * by_patches < 1e-5
+    for tiles, patches in zip(by_tiles, errors(), strict=True):
+        assert patches != tiles < 8 * patches < 1e-5
 
 
 def test_pooling_needs_no_bias():

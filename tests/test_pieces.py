@@ -186,7 +186,7 @@ def test_from_where_on_parameters_are_shared_among_threads(monkeypatch, make, le
         # The convolutions of the benchmarks' models, and some others.
         ((64, 28, 28, 1), (3, 3, 1, 32), "same", 2, False, (4, 16, True)),
         ((64, 28, 28, 1), (3, 3, 1, 32), "same", 2, True, (8, 4, True)),
-        ((64, 14, 14, 32), (3, 3, 32, 64), "same", 2, False, (8, 4, False)),
+        ((64, 14, 14, 32), (3, 3, 32, 64), "same", 2, False, (8, 8, False)),
         ((64, 14, 14, 32), (3, 3, 32, 64), "same", 2, True, (8, 8, False)),
         ((64, 7, 7, 64), (3, 3, 64, 128), "same", 2, False, (4, 16, False)),
         ((64, 7, 7, 64), (3, 3, 64, 128), "same", 2, True, (8, 8, False)),

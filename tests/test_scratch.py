@@ -19,7 +19,16 @@ from reference import eighths
 import minidl
 from minidl import Conv2D, MaxPool, Sequential, Tensor
 from minidl.backend import CPU
-from minidl.kernels import convolution, convolution_plan, im2col, optimizer, pooling, scratch
+from minidl.kernels import (
+    convolution,
+    convolution_desks,
+    convolution_plan,
+    im2col,
+    optimizer,
+    pooling,
+    scratch,
+    winograd,
+)
 from minidl.kernels.convolution import conv2d, conv2d_gradients
 from minidl.kernels.convolution_plan import Convolution
 from minidl.kernels.optimizer import Layout
@@ -254,12 +263,21 @@ HOWS = [
     Convolution(Window((1, 1)), True),
     Convolution(Window((3, 3), padding=((1, 1), (1, 1))), True, (2, 2)),
     Convolution(Window((3, 3), (2, 1), ((1, 1), (1, 1))), True, (1, 5)),
+    Convolution(Window((3, 3), padding=((1, 1), (2, 1))), True, (2, 2)),
 ]
+TILED = HOWS[5]
+
+
+@pytest.fixture(autouse=True)
+def _tiles_for_few_channels(monkeypatch, new_plans):  # noqa: ARG001
+    monkeypatch.setattr(winograd, "FEWEST", 1)
+    monkeypatch.setattr(winograd, "FEWEST_FILTERS_BACK", 1)
 
 
 def convolve(how, factor=1):
     """The output and the gradients of a small convolution, and what it remembered."""
-    x, weight = eighths((3, 6, 6, 2), 0) * factor, eighths((3, 3, 2, 4), 1)
+    channels = 6 if how is TILED else 2
+    x, weight = eighths((3, 6, 6, channels), 0) * factor, eighths((3, 3, channels, 4), 1)
     weight = weight[: how.window.size[0], : how.window.size[1]]
     out, remembered = conv2d(x, weight, eighths((4,), 2), how)
     gradients = conv2d_gradients(x, weight, how, out, remembered)
@@ -350,7 +368,18 @@ def test_an_error_in_one_turn_leaves_the_next_convolution_right(
     check(how, expected)
 
 
-FILES = {module.__file__ for module in (convolution, convolution_plan, im2col, pooling, scratch)}
+FILES = {
+    module.__file__
+    for module in (
+        convolution,
+        convolution_desks,
+        convolution_plan,
+        im2col,
+        pooling,
+        scratch,
+        winograd,
+    )
+}
 
 
 def convolve_interrupted(how, number):

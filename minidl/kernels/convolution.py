@@ -12,7 +12,7 @@ its own, pooling is a maximum of whole matrices. For the gradient a byte is kept
 the stead of a float.
 
 With many channels it is the product that takes time. Where max pooling of 2 x 2 follows filters of
-3 x 3, `winograd` finds the output with fewer multiplications.
+3 x 3, `winograd` finds the output and the gradients with fewer multiplications.
 
 All arrays are channels-last: images (N, H, W, C), weights (KH, KW, C_in, C_out).
 
@@ -26,14 +26,8 @@ from functools import lru_cache
 
 from minidl.backend import Array, of
 from minidl.kernels import memory, scratch
-from minidl.kernels.convolution_plan import (
-    Collect,
-    Convolution,
-    Forward,
-    Plan,
-    Remembered,
-    Scatter,
-)
+from minidl.kernels.convolution_desks import Forward, way_back
+from minidl.kernels.convolution_plan import Convolution, Plan, Remembered
 from minidl.kernels.elementwise import AddAndRectify, add_and_rectify, keep_where
 from minidl.kernels.im2col import turns
 from minidl.kernels.pooling import choose_largest, give_to_largest
@@ -73,13 +67,13 @@ def conv2d(
             passed[0] = True
     if remember and plan.kept_patches:
         kept = memory.empty(backend, plan.kept_patches, x.dtype)
-    matrices = plan.to_matrices(weight)
+    matrices = Forward.lay_out(plan, weight)
     whole_turn = plan.rows_of_a_turn, plan.filters
     finish = AddAndRectify(backend, whole_turn, x.dtype, bias, how.relu)
 
     def work(images: slice) -> None:
         with scratch.in_use() as may_keep:
-            desk = plan.desk(Forward, may_keep)
+            desk = Forward.take(plan, may_keep)
             for part in turns(images, plan.step):
                 result = out[part].reshape(-1, plan.filters)
                 noted = None if passed is None else passed[:, part].reshape(-1, *result.shape)
@@ -126,19 +120,16 @@ def conv2d_gradients(
     plan = _plan(x, weight, how, input_gradient=wanted[0])
     passed, kept = remembered
     backend, xp = plan.backend, plan.backend.xp
-    collects = wanted[0] and plan.mirrored is not None
-    matrices = (plan.seen, plan.channels) if collects else plan.matrices
-    back = plan.to_turned_matrix(weight) if collects else plan.to_transposed_matrix(weight)
+    way = way_back(plan)
+    back = way.lay_out(plan, weight)
     d = xp.ascontiguousarray(d, dtype=x.dtype)
     of_x = memory.empty(backend, x.shape, x.dtype) if wanted[0] else None
-    of_weight = xp.zeros((len(plan.pieces), *matrices), dtype=x.dtype) if wanted[1] else None
+    of_weight = xp.zeros((len(plan.pieces), *way.shape(plan)), dtype=x.dtype) if wanted[1] else None
     of_bias = xp.zeros((len(plan.pieces), plan.filters), dtype=x.dtype) if wanted[2] else None
 
     def work(number: int) -> None:
         with scratch.in_use() as may_keep:
-            desk: Collect | Scatter = (
-                plan.desk(Collect, may_keep) if collects else plan.desk(Scatter, may_keep)
-            )
+            desk = way.take(plan, may_keep)
             for part in turns(plan.pieces[number], plan.step):
                 found = d[part].reshape(1, -1, plan.filters)
                 if passed is not None:
@@ -161,7 +152,7 @@ def conv2d_gradients(
 
     share(work, list(range(len(plan.pieces))))
     if of_weight is not None:
-        of_weight = plan.turn_back(of_weight) if collects else plan.from_matrices(of_weight)
+        of_weight = way.to_filters(plan, of_weight.sum(axis=0))
     return of_x, of_weight, None if of_bias is None else of_bias.sum(axis=0)
 
 
