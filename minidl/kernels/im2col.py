@@ -89,7 +89,6 @@ class im2col:  # noqa: N801  it reads as what it does
         self._pixels = window.size == window.strides == (1, 1) == pool  # they are the patches
         self._padded, self.room = padded_images(backend, dtype, step, shape, window)
         self.nbytes = self._padded.nbytes
-        self._lines = as_runs(self.room, 2)
         self._taps = pool[0] * pool[1]
         self._places, self._shape = math.prod(places), (*places, *window.size, channels)
         self._axes = 2 if window.dilation[1] == 1 else 1  # of a patch that lie end to end
@@ -103,7 +102,7 @@ class im2col:  # noqa: N801  it reads as what it does
         """The patches of images (n, H, W, C), as `of_room` returns them."""
         if self._pixels and not self._window.padded:
             return images.reshape(1, -1, self._patch)
-        self._bring_in(images)
+        self.room[: len(images)] = images
         return self.of_room(len(images))
 
     def of_room(self, count: int) -> Array:
@@ -129,16 +128,9 @@ class im2col:  # noqa: N801  it reads as what it does
             images: at most `step`.
             to: C-contiguous, as large as what `of_room` returns. Patches are more than a pixel.
         """
-        self._bring_in(images)
+        self.room[: len(images)] = images
         _, target = self._matrix(to.reshape(-1), len(images))
         target[...] = self._seen[:, :, : len(images)]
-
-    def _bring_in(self, images: Array) -> None:
-        """Write images to `room`."""
-        if images.flags.c_contiguous:
-            self._lines[: len(images)] = as_runs(images, 2)
-        else:
-            self.room[: len(images)] = images
 
     def _matrix(self, memory: Array, count: int) -> tuple[Array, Array]:
         """Memory for patches of some images: as `of_room` returns it, and as it is written to."""
