@@ -7,7 +7,8 @@ step without marks is measured in the same rounds.
 
 Beside each layer stands what its matrix products alone take: NumPy's products of the same shapes on
 as many threads, whole or cut into pieces of eight images, whichever is quicker; and what they would
-take at the rate of a product of 1024x1024 matrices (sgemm).
+take at the rate of a product of 1024x1024 matrices (sgemm). Those of a convolution have its patches
+as rows; where Winograd's algorithm takes their place, a layer may take less than they.
 """
 
 from __future__ import annotations
