@@ -282,14 +282,11 @@ def test_every_pooling_window_with_few_channels_and_many(channels, relu, pool, s
 
 
 @pytest.fixture(params=[1 << 12, 1 << 22], ids=["short turns", "long turns"])
-def tiles_for_all(request, monkeypatch):
+def tiles_for_all(request, monkeypatch, new_plans):  # noqa: ARG001
     """Every convolution that tiles fit for is found by them, however few its channels."""
     monkeypatch.setattr(winograd, "FEWEST", 1)
     monkeypatch.setattr(winograd, "FEWEST_FILTERS_BACK", 1)
     monkeypatch.setitem(convolution.COLUMN_BYTES, "cpu", request.param)
-    convolution._remembered_plan.cache_clear()
-    yield
-    convolution._remembered_plan.cache_clear()
 
 
 @st.composite

@@ -15,7 +15,7 @@ import numpy as np
 from minidl.backend import CPU, Array
 from minidl.kernels import blas, scratch, winograd
 from minidl.kernels.convolution_plan import Plan
-from minidl.kernels.im2col import Memory, as_runs, col2im, im2col
+from minidl.kernels.im2col import Memory, as_runs, col2im, im2col, in_order
 from minidl.kernels.pooling import Round, tournament
 from minidl.kernels.window import Pair, Window
 
@@ -65,22 +65,16 @@ class Desk:
         plan = self.plan
         return im2col(plan.backend, plan.dtype, plan.step, image, window, pool, memory)
 
-    def in_order(self, grid: Array) -> Array:
-        """Places (n, rows, columns, C_out) in the order that they are found in.
+    def places_of(self, grid: Array) -> Array:
+        """Places (n, rows, columns, C_out) in the order that they are found in."""
+        return in_order(grid, self.plan.places, self.plan.how.pool)
 
-        (*pool, n, OH, OW), each element a run of C_out, or with C_out as the last axis.
-        """
-        (rows, columns), (down, right) = self.plan.places, self.plan.how.pool
-        reached = grid[:, : rows * down, : columns * right]
-        shape = len(grid), rows, down, columns, right, self.plan.filters
-        return as_runs(reached.reshape(shape).transpose(2, 4, 0, 1, 3, 5), 1)
-
-    def put(self, found: Array, in_order: Array) -> int:
+    def put(self, found: Array, places: Array) -> int:
         """Write what was found, (taps, n * OH * OW, C_out), to the places. Returns n."""
         plan = self.plan
         images = found.reshape(*plan.how.pool, -1, *plan.places, plan.filters)
         count = images.shape[2]
-        in_order[:, :, :count] = as_runs(images, 1)
+        places[:, :, :count] = as_runs(images, 1)
         return count
 
 
@@ -238,7 +232,7 @@ class Collect(Back):
         grid = *plan.grid, plan.filters
         self._columns = self.patches_of(grid, plan.mirrored, (1, 1), memory)
         self.nbytes = self._columns.nbytes
-        self._places = self.in_order(self._columns.room)
+        self._places = self.places_of(self._columns.room)
         pixels = plan.step * plan.image[0] * plan.image[1]
         self._weights = Weights(plan, memory, pixels, self.shape(plan))
 
@@ -290,7 +284,7 @@ class Scatter(Back):
         self._weights = Weights(plan, memory, samples, plan.matrices)
         if plan.input_gradient:
             self._grid = backend.xp.zeros((plan.step, *plan.grid, plan.filters), dtype=dtype)
-            self._places = self.in_order(self._grid)
+            self._places = self.places_of(self._grid)
             taps = plan.how.window.size[0] * plan.how.window.size[1]
             rows = plan.step * plan.grid[0] * plan.grid[1]
             self._slopes = memory(3, (rows, taps * plan.channels), dtype)
@@ -340,7 +334,7 @@ class Scatter(Back):
 
 
 class Tiled(Back):
-    """For gradients by tiles, where the output was found by them."""
+    """For gradients by the tiles of `winograd`."""
 
     def __init__(self, plan: Plan, memory: Memory) -> None:
         super().__init__(plan, memory)

@@ -42,6 +42,23 @@ def _run(size: int) -> np.dtype[Any]:
     return np.dtype((np.void, size))
 
 
+def in_order(grid: Array, groups: Pair, group: Pair) -> Array:
+    """Pixels by their place in groups that lie side by side, from the top and from the left.
+
+    Args:
+        grid: (n, H, W, C).
+        groups: rows and columns of groups.
+        group: rows and columns of pixels in each.
+
+    Returns:
+        A view (*group, n, *groups), each element a run of C, or with C as the last axis.
+    """
+    (rows, columns), (down, right) = groups, group
+    reached = grid[:, : rows * down, : columns * right]
+    by_group = reached.reshape(len(grid), rows, down, columns, right, grid.shape[3])
+    return as_runs(by_group.transpose(2, 4, 0, 1, 3, 5), 1)
+
+
 def padded_images(
     backend: Backend, dtype: Any, step: int, shape: tuple[int, int, int], window: Window
 ) -> tuple[Array, Array]:

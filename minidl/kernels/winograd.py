@@ -25,7 +25,7 @@ import numpy as np
 
 from minidl.backend import CPU, Array
 from minidl.kernels import blas
-from minidl.kernels.im2col import Memory, as_runs, padded_images
+from minidl.kernels.im2col import Memory, as_runs, in_order, padded_images
 from minidl.kernels.window import Pair, Window
 
 SIZE, TILE = (3, 3), (2, 2)
@@ -168,9 +168,7 @@ class TilesBack(Tiles):
         down, across = turn.tiles[0] + 1, turn.tiles[1] + 1
         self._planes = np.empty((2, 2, turn.step, down, across, turn.channels), turn.dtype)
         padded, self._of_images = turn.padded_images()
-        reached = padded[:, : 2 * down, : 2 * across]
-        shape = turn.step, down, 2, across, 2, turn.channels
-        self._reached = as_runs(reached.reshape(shape).transpose(2, 4, 0, 1, 3, 5), 1)
+        self._reached = in_order(padded, (down, across), TILE)
         self.nbytes += self._planes.nbytes + padded.nbytes
 
     def of_products(self, found: Array) -> Array:
